@@ -1,0 +1,178 @@
+"""Finished runs at rest: files that are never scanned, each with an index to look up an id or walk by age.
+
+`archive/NNNNNNNN.jsonl` has one line a run, oldest first. Beside it `NNNNNNNN.index`, binary and mapped into memory: the
+hashes of the run ids, sorted, the row that each belongs to, and the rows in the order of the lines. Which archives count
+is said by the checkpoint; a file that it does not name is a leftover.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+from boxflow.model import RunRecord, RunStatus
+from boxflow_backends.file_store.disk import Disk, remove_if_there, write_all
+from boxflow_backends.file_store.lines import FORMAT, Files, Kind, Line, damaged, encode, file_path, place, seal
+
+_HEADER = struct.Struct("<8sQQdIxxxx")
+_MAGIC = b"boxflow\x01"
+# created_at, ended_at, offset, status
+_ROW = struct.Struct("<ddQQ")
+_STATUSES = tuple(RunStatus)
+_STATUS_CODES = {status: code for code, status in enumerate(_STATUSES)}
+
+
+class Row(NamedTuple):
+    """What the index says of one run."""
+
+    created_at: float
+    ended_at: float
+    where: int
+    status: RunStatus
+
+
+def hash_of(run_id: str) -> int:
+    """64 bits of a hash of the id: what an index is searched by."""
+    return int.from_bytes(hashlib.blake2b(run_id.encode(), digest_size=8).digest(), "little")
+
+
+class Archive:
+    """One archive file, by its index.
+
+    :raises StoreCorruptError: the index is missing, or not what was written
+    """
+
+    def __init__(self, disk: Disk, root: Path, number: int) -> None:
+        self.number = number
+        path = index_path(root, number)
+        try:
+            data = disk.map(path)
+            self.size_bytes = disk.size(file_path(root, Kind.ARCHIVE, number))
+        except (FileNotFoundError, ValueError) as error:
+            raise damaged(path, 0, "the archive or its index is missing") from error
+        magic, count, data_bytes, newest, crc = _HEADER.unpack_from(data.ljust(_HEADER.size) if not data else data)
+        whole = _HEADER.size + count * (8 + 4 + _ROW.size)
+        if magic != _MAGIC or len(data) != whole or data_bytes != self.size_bytes:
+            raise damaged(path, 0, "the index and its archive do not belong together")
+        self.count: int = count
+        self.newest_ended_at: float = newest
+        self._crc: int = crc
+        self._data = data
+        hashes_end = _HEADER.size + 8 * count
+        self._hashes = data[_HEADER.size : hashes_end].cast("Q")
+        self._rows_by_hash = data[hashes_end : hashes_end + 4 * count].cast("I")
+        self._rows_at = hashes_end + 4 * count
+
+    def row(self, position: int) -> Row:
+        """The row at that position; the oldest run is at 0."""
+        created_at, ended_at, offset, status = _ROW.unpack_from(self._data, self._rows_at + position * _ROW.size)
+        return Row(created_at, ended_at, place(Kind.ARCHIVE, self.number, offset), _STATUSES[status])
+
+    def rows_with(self, run_hash: int) -> list[Row]:
+        """Runs whose id has that hash: hardly ever more than one, and the id must still be compared."""
+        found: list[Row] = []
+        position = bisect_left(self._hashes, run_hash)
+        while position < self.count and self._hashes[position] == run_hash:
+            found.append(self.row(self._rows_by_hash[position]))
+            position += 1
+        return found
+
+    def newest_first(self, until: float | None = None) -> Iterator[Row]:
+        """All rows created at most at *until*, newest first."""
+        begin = self.count
+        if until is not None:
+            low, high = 0, self.count
+            while low < high:
+                middle = (low + high) // 2
+                low, high = (middle + 1, high) if self.row(middle).created_at <= until else (low, middle)
+            begin = low
+        return (self.row(position) for position in range(begin - 1, -1, -1))
+
+    def oldest_first(self) -> Iterator[Row]:
+        """All rows, oldest first."""
+        return (self.row(position) for position in range(self.count))
+
+
+class Finished(NamedTuple):
+    """A run on its way into an archive."""
+
+    record: RunRecord
+    status: RunStatus
+    ended_at: float
+    body: bytes
+
+
+def finished(line: Line, body: bytes) -> Finished:
+    """A decoded `run` line, and the object it was decoded from."""
+    assert line.record is not None and line.head is not None, "a run line has a record and a head"
+    return Finished(line.record, line.head.status, line.head.updated_at, body)
+
+
+def index_path(root: Path, number: int) -> Path:
+    """The index of the archive of that number."""
+    return file_path(root, Kind.ARCHIVE, number).with_suffix(".index")
+
+
+def write_archive(disk: Disk, root: Path, number: int, epoch: int, runs: Iterable[Finished]) -> list[tuple[str, int]]:
+    """Write *runs*, which come oldest first, and sync all of it. Returns their ids and places."""
+    path = file_path(root, Kind.ARCHIVE, number)
+    remove_if_there(disk, path)
+    remove_if_there(disk, index_path(root, number))
+    offset = 0
+    ids: list[tuple[str, int]] = []
+    hashes = array("Q")
+    rows: list[bytes] = []
+    newest = 0.0
+    file = disk.create(path)
+    try:
+        pending, crc = seal(encode(Line(op="archive", format=FORMAT, number=number, epoch=epoch)), 0)
+        offset = len(pending)
+        waiting = [pending]
+        waiting_bytes = 0
+        for run in runs:
+            line, crc = seal(run.body, crc)
+            ids.append((run.record.run_id, place(Kind.ARCHIVE, number, offset)))
+            hashes.append(hash_of(run.record.run_id))
+            rows.append(_ROW.pack(run.record.created_at, run.ended_at, offset, _STATUS_CODES[run.status]))
+            newest = max(newest, run.ended_at)
+            offset += len(line)
+            waiting.append(line)
+            waiting_bytes += len(line)
+            if waiting_bytes > 1 << 20:
+                write_all(disk, file, b"".join(waiting))
+                waiting, waiting_bytes = [], 0
+        write_all(disk, file, b"".join(waiting))
+        disk.sync(file)
+    finally:
+        disk.close(file)
+    by_hash = sorted(range(len(hashes)), key=hashes.__getitem__)
+    body = b"".join(
+        [array("Q", (hashes[row] for row in by_hash)).tobytes(), array("I", by_hash).tobytes(), b"".join(rows)]
+    )
+    file = disk.create(index_path(root, number))
+    try:
+        write_all(disk, file, _HEADER.pack(_MAGIC, len(hashes), offset, newest, crc32(body)) + body)
+        disk.sync(file)
+    finally:
+        disk.close(file)
+    disk.sync_directory(path.parent)
+    return ids
+
+
+def find(archives: Iterable[Archive], gone: set[tuple[int, str]], files: Files, run_id: str) -> tuple[int, Line] | None:
+    """The archived run of that id, with its place; None when there is none, or it was deleted or brought back."""
+    run_hash = hash_of(run_id)
+    for archive in archives:
+        if (archive.number, run_id) in gone:
+            continue
+        for row in archive.rows_with(run_hash):
+            line = files.line(row.where)
+            if line.run == run_id:
+                return row.where, line
+    return None

@@ -1,0 +1,92 @@
+"""Where the next line goes: the open segment as callers see it, one step ahead of the thread that writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from boxflow_backends.file_store.disk import Disk, write_all
+from boxflow_backends.file_store.lines import FORMAT, Kind, Line, encode, file_path, kind_of, number_of, offset_of, place, seal
+from boxflow_backends.file_store.writer import Durability, Roll, Waiter, Writer
+
+
+class Log:
+    """The log from one opening to the next; begins a segment of its own. All calls are made under the store's lock.
+
+    :param sealed: the size of each segment of this or an earlier opening that the checkpoint does not cover
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        root: Path,
+        *,
+        number: int,
+        crc: int,
+        epoch: int,
+        segment_bytes: int,
+        durability: Durability,
+        interval_s: float,
+        rolled: Callable[[], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        self._root = root
+        self._segment_bytes = segment_bytes
+        self.epoch = epoch
+        self.number = number
+        self.sealed: dict[int, int] = {}
+        line, self._crc = seal(self._header(number), crc)
+        file = disk.create(file_path(root, Kind.LOG, number))
+        try:
+            # The new epoch is durable before anything is accepted in it.
+            write_all(disk, file, line)
+            disk.sync(file)
+            disk.sync_directory(root / "log")
+        except BaseException:
+            disk.close(file)
+            raise
+        self._offset = len(line)
+        self.writer = Writer(
+            disk, file, number, len(line), durability=durability, interval_s=interval_s, rolled=rolled, failed=failed
+        )
+        self._put = self.writer.put
+        self.writer.start()
+
+    def add(self, body: bytes, waiter: Waiter | None) -> int:
+        """Have one encoded object written as a line, and *waiter* told when it is durable. Its place."""
+        line, self._crc = seal(body, self._crc)
+        where = place(Kind.LOG, self.number, self._offset)
+        self._offset += len(line)
+        self._put((line, waiter))
+        if self._offset >= self._segment_bytes:
+            self.roll()
+        return where
+
+    def roll(self) -> None:
+        """Go on in a new segment."""
+        self.sealed[self.number] = self._offset
+        self.number += 1
+        line, self._crc = seal(self._header(self.number), self._crc)
+        self._offset = len(line)
+        self._put((Roll(self.number, file_path(self._root, Kind.LOG, self.number)), None))
+        self._put((line, None))
+
+    def close(self) -> None:
+        """Say that everything was written; what is damaged after that is damage, and not a crash."""
+        self._put((seal(encode(Line(op="close", epoch=self.epoch, synced=self._offset)), self._crc)[0], None))
+
+    def synced_bytes(self) -> int:
+        """Up to where the open segment is durable, as far as is known here."""
+        number, synced = self.writer.synced
+        return synced if number == self.number else 0
+
+    def is_written(self, where: int) -> bool:
+        """Whether a line can be read from its file yet."""
+        return kind_of(where) is not Kind.LOG or (number_of(where), offset_of(where)) < self.writer.written
+
+    def since_checkpoint_bytes(self) -> int:
+        """How much there is to read when the store is opened, besides the checkpoint."""
+        return sum(self.sealed.values()) + self._offset
+
+    def _header(self, number: int) -> bytes:
+        return encode(Line(op="log", epoch=self.epoch, format=FORMAT, number=number))

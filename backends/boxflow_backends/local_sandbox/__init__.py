@@ -1,0 +1,5 @@
+"""Boxes as directories and process groups of this machine. Fast, everywhere, and *no isolation*."""
+
+from boxflow_backends.local_sandbox.sandbox import LocalSandbox
+
+__all__ = ["LocalSandbox"]

@@ -1,0 +1,88 @@
+"""Where does a local box keep its things?
+
+<root>/<box id>/box.json      what it is: labels, spec, when it was made; there from the first moment on
+<root>/<box id>/work/         the working directory
+<root>/<box id>/home/         HOME of its commands
+<root>/<box id>/tmp/          TMPDIR of its commands
+<root>/.new-<box id>~<hex>/   a box in the making
+<root>/.gone-<box id>~<hex>/  a box, or a part of one, being removed
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Final
+
+from boxflow.errors import ConfigurationError
+
+WORK: Final = "work"
+HOME: Final = "home"
+TMP: Final = "tmp"
+PLACES: Final = (WORK, HOME, TMP)
+RECORD: Final = "box.json"
+
+# No dot in front, and no "~": those names are for boxes in the making or going. 128 leaves room below NAME_MAX (255).
+_BOX_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=@+-]{0,127}")
+
+
+def default_root() -> Path:
+    """`$XDG_STATE_HOME/boxflow/boxes`, by default below `~/.local/state` (XDG Base Directory Specification)."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    # The specification tells to ignore a relative path.
+    base = Path(state) if Path(state).is_absolute() else Path.home() / ".local" / "state"
+    return base / "boxflow" / "boxes"
+
+
+class Layout:
+    """The paths of the boxes below one root, and the mark that their processes carry."""
+
+    def __init__(self, root: Path) -> None:
+        # Real, so that what `pwd` prints in a box and what the files API takes are one and the same path.
+        self.root = Path(os.path.realpath(root))
+
+    def box(self, box_id: str) -> Path:
+        """The directory of a box."""
+        return self.root / checked(box_id)
+
+    def place(self, box_id: str, place: str) -> Path:
+        """One of the directories that commands in the box may use."""
+        return self.box(box_id) / place
+
+    def record(self, box_id: str) -> Path:
+        """The file that says what the box is; the box exists while it does."""
+        return self.box(box_id) / RECORD
+
+    def making(self, box_id: str) -> Path:
+        """A new name for a box in the making."""
+        return self.root / f".new-{checked(box_id)}~{secrets.token_hex(6)}"
+
+    def going(self, box_id: str) -> Path:
+        """A new name for something of the box that is being removed."""
+        return self.root / f".gone-{checked(box_id)}~{secrets.token_hex(6)}"
+
+    def leftovers(self, box_id: str) -> list[Path]:
+        """What a removal of the box that was interrupted has left."""
+        return sorted(self.root.glob(f".gone-{checked(box_id)}~*"))
+
+    def mark(self, box_id: str) -> str:
+        """What is in the environment of every process of the box, and of no other process of this machine.
+
+        Derived, not stored: a box whose record was destroyed, or whose engine was killed, can still be cleaned up.
+        """
+        return hashlib.sha256(f"{self.root}\0{checked(box_id)}".encode()).hexdigest()[:32]
+
+
+def checked(box_id: str) -> str:
+    """*box_id*, which names a directory.
+
+    :raises ConfigurationError: it cannot
+    """
+    if not _BOX_ID.fullmatch(box_id):
+        raise ConfigurationError(
+            f"box id {box_id!r} cannot name a local box; use up to 128 letters, digits and '._=@+-', no '.', '-' first"
+        )
+    return box_id

@@ -1,0 +1,169 @@
+"""How is a whole process tree ended, with what has left its group, its session and its parent?
+
+Every process of a box carries a mark in its environment, which its children inherit. On Linux `/proc` shows it, and
+so finds daemons that no process group and no parent leads to, also those that a killed engine left behind.
+
+A process that wiped its environment is still found while it shares a session with a marked one or descends from one.
+One that did all of it (new session, parents gone, environment wiped) is not: a local box is no isolation.
+"""
+
+# No pathlib: thousands of small reads, where pathlib costs as much as the kernel.
+# ruff: noqa: PTH123, PTH208
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import time
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+from boxflow.errors import SandboxError
+
+MARK_VARIABLE = "BOXFLOW_MARK"
+
+_DEADLINE_S = 10.0
+_PAUSE_S = 0.002
+
+
+class Found(NamedTuple):
+    """A process as `/proc` shows it. Process id and start time together are unique while the machine runs."""
+
+    pid: int
+    started: int
+    parent: int
+    session: int
+    zombie: bool
+    marked: bool
+
+
+def end_marked(mark: str, *, leaders: Collection[int] = ()) -> None:
+    """Kill every process that carries *mark*, with all that belong to it; return when none is left.
+
+    Blocking: call it in a thread. Where there is no `/proc`, only the groups of *leaders* are killed.
+
+    :param leaders: processes that this program started itself and will reap itself
+    :raises SandboxError: some would not end within ten seconds
+    """
+    if sys.platform != "linux":
+        for leader in leaders:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(leader, signal.SIGKILL)
+        return
+    deadline = time.monotonic() + _DEADLINE_S
+    seen: dict[int, int] = {}
+    while alive := _freeze(mark, seen, deadline):
+        for process in alive.values():
+            _send(process, signal.SIGKILL)
+        time.sleep(_PAUSE_S)
+        if time.monotonic() > deadline:
+            raise SandboxError(
+                f"processes {sorted(alive)} did not end within {_DEADLINE_S:g} s of SIGKILL; end them by hand"
+            )
+    _reap_adopted(seen, leaders)
+
+
+def _freeze(mark: str, seen: dict[int, int], deadline: float) -> dict[int, Found]:
+    """Stop all of them, until a look finds no new one: what is stopped cannot fork, so then none is missed."""
+    frozen: dict[int, Found] = {}
+    while True:
+        members = _members(mark)
+        new = {pid: process for pid, process in members.items() if pid not in frozen}
+        if not new or time.monotonic() > deadline:
+            return members
+        for pid, process in new.items():
+            _send(process, signal.SIGSTOP)
+            seen[pid] = process.started
+        frozen |= new
+
+
+def _members(mark: str) -> dict[int, Found]:
+    """The living processes that carry the mark, share a session with one that does, or descend from one of those."""
+    everything = [process for process in _scan(mark.encode()) if not process.zombie]
+    own = os.getpid()
+    own_session = os.getsid(0)
+    members = {process.pid: process for process in everything if process.marked}
+    grown = True
+    while grown:
+        # Each command starts in a session of its own, which is entered by birth only: who is in it belongs to us.
+        sessions = {process.session for process in members.values()} - {own_session, 0}
+        more = {
+            process.pid: process
+            for process in everything
+            if process.pid not in members and (process.session in sessions or process.parent in members)
+        }
+        members |= more
+        grown = bool(more)
+    members.pop(own, None)
+    return members
+
+
+def _scan(mark: bytes) -> Iterator[Found]:
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        pid = int(name)
+        fields = _stat(pid)
+        if fields is not None:
+            state, parent, session, started = fields
+            yield Found(pid, started, parent, session, state in "ZX", mark in _marks(pid))
+
+
+def _stat(pid: int) -> tuple[str, int, int, int] | None:
+    """State, parent, session and start time (proc_pid_stat(5)); None when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    # The program's name stands in parentheses and may itself hold spaces and parentheses.
+    fields = text[text.rindex(b")") + 2 :].split()
+    return fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19])
+
+
+def _marks(pid: int) -> list[bytes]:
+    prefix = f"{MARK_VARIABLE}=".encode()
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            environ = file.read()
+    except OSError:
+        # Gone, or not ours to look at, and then it is not ours to kill either.
+        return []
+    start = 0 if environ.startswith(prefix) else environ.find(b"\0" + prefix) + 1
+    if not environ.startswith(prefix, start):
+        return []
+    return environ[start + len(prefix) : environ.find(b"\0", start)].split()
+
+
+def _send(process: Found, number: signal.Signals) -> None:
+    """Send a signal to exactly this process, never to another one that got its id meanwhile."""
+    with suppress(ProcessLookupError, PermissionError):
+        if sys.platform != "linux":
+            return
+        try:
+            handle = os.pidfd_open(process.pid)
+        except OSError as exc:
+            if exc.errno not in (errno.ENOSYS, errno.EPERM):
+                raise
+            # A kernel before 5.3, or a filter that knows no pidfd: the id may be reused, but not within these lines.
+            if (fields := _stat(process.pid)) is not None and fields[3] == process.started:
+                os.kill(process.pid, number)
+            return
+        try:
+            if (fields := _stat(process.pid)) is not None and fields[3] == process.started:
+                signal.pidfd_send_signal(handle, number)
+        finally:
+            os.close(handle)
+
+
+def _reap_adopted(seen: dict[int, int], leaders: Collection[int]) -> None:
+    """Reap those that became our own children when their parents died, as they do where we are process 1."""
+    for pid, started in seen.items():
+        fields = _stat(pid)
+        if pid in leaders or fields is None or fields[1] != os.getpid() or fields[3] != started:
+            continue
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)

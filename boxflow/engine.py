@@ -1,0 +1,886 @@
+"""Who owns a store and a sandbox, and drives runs? `Engine`, an async context manager to embed in any asyncio app.
+
+The engine is the hub between its parts, each of which answers one question:
+
+    residents.py    which runs are in memory?                    runner.py      how does one of them go on?
+    mailroom.py     how does mail find its wait?                 steps.py       how is a step run?
+    timekeeper.py   what is due when?                            box_keeper.py  which boxes must go?
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import os
+import random
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast, overload
+
+import anyio
+import msgspec
+
+from boxflow.box_keeper import RecordedSandbox, box_id_for
+from boxflow.boxes import Box, Boxes, BoxSpec
+from boxflow.codec import decode_value, encode_loose, encode_value
+from boxflow.errors import (
+    BoxflowError,
+    ConfigurationError,
+    DuplicateWorkflowError,
+    EncodeError,
+    RunNotFoundError,
+    RunStateError,
+    StoreClosedError,
+    StoreFailedError,
+    WebhookTokenError,
+    WorkflowNotFoundError,
+)
+from boxflow.execution import Execution
+from boxflow.journal import ChildCall, Key, MailWait, Operation, StepCall
+from boxflow.mail import Notified, Webhook, WebhookRequest, make_token, read_token
+from boxflow.mailroom import Mailroom
+from boxflow.model import (
+    CancelAsked,
+    Change,
+    Duration,
+    EventArrived,
+    Failure,
+    Head,
+    Item,
+    Outcome,
+    Put,
+    RunRecord,
+    RunResumed,
+    RunStatus,
+    Value,
+    WebhookArrived,
+    seconds,
+)
+from boxflow.monitor import BlockingMonitor
+from boxflow.plugins import resolve_store
+from boxflow.ports import Clock, RunQuery, Sandbox, Store, StoredRun
+from boxflow.residents import Residents
+from boxflow.resume import counting, dropped_by_resume, failed_children, mail_of, prefix_before
+from boxflow.runner import Arrival, Runner, child_ended
+from boxflow.runs import Run
+from boxflow.steps import Raised, Returned, attempt
+from boxflow.timekeeper import SystemClock, Timekeeper
+from boxflow.web import Response, request
+from boxflow.workflow import I, O, Workflow, version_order
+
+T = TypeVar("T")
+
+log = logging.getLogger("boxflow")
+
+SETTINGS = "settings"
+"""The collection of what an engine remembers about itself: its id, its secret."""
+
+HOUSEKEEPING_S = 60.0
+"""How often boxes past their ttl and expired events are looked for."""
+
+MAX_ID_CHARS = 400
+"""Ids of runs and events: long enough for children of children, short enough for an index and a URL."""
+
+
+class Engine:
+    """Drives the runs of some workflows. Use it as `async with Engine([...]) as engine:`, one for each store.
+
+    :param workflows: all that it may run; several versions of one name stand side by side
+    :param store: a `Store`, or its URL: `"memory:"`, `"file:state"`
+    :param sandbox: a `Sandbox`, or its URL: `"local:"`, `"docker:"`; connected when the first box is used
+    :param base_url: where the ASGI routes are reachable from outside, for webhook URLs: `"https://example.org/flow"`
+    :param secret: signs webhook tokens; one is made and kept in the store unless given
+    :param clock: where it gets its time from; the machine's by default
+    :param max_resident_runs: how many runs that only wait stay in memory; 0 evicts each as soon as it waits
+    :param max_concurrent_steps: how many steps run at once, over all runs
+    :param max_payload_bytes: larger values go to a blob beside the journal
+    :param keep_events: how long an event that nobody waits for is kept
+    :param max_kept_events: how many are kept; then senders get `EventsFullError`
+    :param blocking_limit: a body that holds the thread longer is logged with its line; None turns this off
+    :raises DuplicateWorkflowError: two workflows of one name and version
+    """
+
+    def __init__(
+        self,
+        workflows: Iterable[Workflow[Any, Any]],
+        *,
+        store: Store | str = "memory:",
+        sandbox: Sandbox | str = "local:",
+        base_url: str | None = None,
+        secret: str | bytes | None = None,
+        clock: Clock | None = None,
+        max_resident_runs: int = 1000,
+        max_concurrent_steps: int = 256,
+        max_payload_bytes: int = 256 * 1024,
+        keep_events: Duration = "7d",
+        max_kept_events: int = 100_000,
+        blocking_limit: Duration | None = 0.1,
+    ) -> None:
+        if max_resident_runs < 0:
+            raise ConfigurationError(f"max_resident_runs={max_resident_runs} must not be negative")
+        if max_concurrent_steps < 1:
+            raise ConfigurationError(f"max_concurrent_steps={max_concurrent_steps} must be at least 1")
+        self._workflows = _by_name(workflows)
+        self.store: Store = resolve_store(store)
+        self.clock: Clock = clock or SystemClock()
+        self.max_payload_bytes = max_payload_bytes
+        self.base_url = (base_url or "").rstrip("/")
+        self._secret = secret.encode() if isinstance(secret, str) else secret
+        self._sandbox = RecordedSandbox(sandbox, self.store, self.clock)
+        #: Boxes without a workflow; in a body, use `ctx.box`.
+        self.boxes = Boxes(self._sandbox)
+        self.owner = os.urandom(8).hex()
+        self._mailroom = Mailroom(self, keep_s=seconds(keep_events), max_kept=max_kept_events)
+        self._timekeeper = Timekeeper(self.clock, self._ring)
+        self._residents = Residents(self, limit=max_resident_runs)
+        self._monitor = None if blocking_limit is None else BlockingMonitor(seconds(blocking_limit))
+        self._slots = asyncio.Semaphore(max_concurrent_steps)
+        self._threads = anyio.CapacityLimiter(max_concurrent_steps)
+        self._jitter = random.Random()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._followers: dict[str, set[asyncio.Event]] = {}
+        self._parents: dict[str, dict[ChildCall, Runner]] = {}
+        self._context = contextvars.Context()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._broken: BaseException | None = None
+        self._stack = contextlib.AsyncExitStack()
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Open the store, and go on with every run that has something to do.
+
+        :raises StoreLockedError: another process owns the store
+        :raises RuntimeError: the engine was entered before; an engine is used once
+        """
+        if self._loop is not None:
+            raise RuntimeError("this engine was entered before; make a new Engine for another `async with`")
+        self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self.store)
+            await stack.enter_async_context(self._sandbox)
+            stack.push_async_callback(self._stop)
+            if self._monitor is not None:
+                self._monitor.start()
+                stack.callback(self._monitor.stop)
+            await self._remember()
+            self.spawn(self._timekeeper.run())
+            await self._recover()
+            self.spawn(self._keep_house())
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop: steps in flight are cancelled and run again at the next start; nothing recorded is lost."""
+        await self._stack.__aexit__(kind, error, traceback)
+
+    async def _stop(self) -> None:
+        self._broken = self._broken or StoreClosedError("the engine has been stopped")
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._residents.leave_all()
+        self._wake_followers()
+
+    async def _remember(self) -> None:
+        """Read, or make and keep, the engine's id and secret."""
+        self._sandbox.engine_id = await self._setting("engine_id", os.urandom(8).hex())
+        if self._secret is None:
+            self._secret = bytes.fromhex(await self._setting("webhook_secret", os.urandom(32).hex()))
+
+    async def _setting(self, key: str, default: str) -> str:
+        item = await self.store.get_item(SETTINGS, key)
+        if item is not None:
+            return msgspec.json.decode(item.value, type=str)
+        put = Put(Item(collection=SETTINGS, key=key, value=Value(msgspec.json.encode(default))))
+        await self.store.change_items([put])
+        return default
+
+    async def _recover(self) -> None:
+        """Rouse what was running, set the timers of what waits, hand over what was kept, delete what nobody owns."""
+        driven = await self._find_all(frozenset({RunStatus.PENDING, RunStatus.RUNNING}))
+        for stored in reversed(driven):
+            self._launch_later(stored.record, stored.head)
+        for stored in await self._find_all(frozenset({RunStatus.WAITING})):
+            run_id = stored.record.run_id
+            if stored.head.due is not None:
+                self._timekeeper.set(stored.head.due, run_id)
+            if any(token.startswith("child:") for token in stored.head.waiting):
+                # A child may have ended without its parent having heard of it.
+                self.spawn(self._rouse(run_id))
+        self.spawn(self._mailroom.recover())
+        self.spawn(self._reap())
+
+    async def _reap(self) -> None:
+        try:
+            await self._sandbox.reap()
+        except BoxflowError as error:
+            if isinstance(error, StoreClosedError | StoreFailedError):
+                raise
+            log.warning("boxes could not be looked after, will be tried again: %s", error)
+
+    async def _find_all(self, statuses: frozenset[RunStatus]) -> list[StoredRun]:
+        found: list[StoredRun] = []
+        query = RunQuery(statuses=statuses)
+        while page := await self.store.find_runs(query):
+            found += page
+            if len(page) < query.limit:
+                break
+            query = RunQuery(statuses=statuses, after=page[-1].record.run_id)
+        return found
+
+    async def _keep_house(self) -> None:
+        while True:
+            await self.clock.sleep_until(self.clock.now() + HOUSEKEEPING_S)
+            await self._mailroom.drop_expired()
+            await self._reap()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A task of the engine's own: it ends with the engine, and what it raises is not lost."""
+        assert self._loop is not None
+        # The engine's own context: what a request has in its context variables is none of a step's business.
+        task = self._loop.create_task(coroutine, context=self._context.copy())
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.broke(error)
+
+    def broke(self, error: BaseException) -> None:
+        """Something that must not fail did: take nothing more, and tell everybody who waits."""
+        if self._broken is not None:
+            return
+        self._broken = error
+        log.error("the engine stops, nothing more is recorded: %s", error, exc_info=error)
+        self._residents.leave_all()
+        self._wake_followers()
+
+    def _check(self) -> None:
+        if self._loop is None:
+            raise StoreClosedError("the engine is not running; use it inside `async with Engine(...) as engine:`")
+        if self._broken is not None:
+            if isinstance(self._broken, StoreClosedError | StoreFailedError):
+                raise self._broken
+            raise StoreFailedError(f"the engine has stopped: {self._broken}; start a new one") from self._broken
+
+    # --- starting and finding runs -----------------------------------------------------------------------------------
+
+    @overload
+    async def start(
+        self,
+        workflow: Workflow[I, O],
+        payload: I = ...,
+        *,
+        run_id: str | None = None,
+        labels: Sequence[str] = (),
+        delay: Duration | None = None,
+    ) -> Run[O]: ...
+
+    @overload
+    async def start(
+        self,
+        workflow: str,
+        payload: object = ...,
+        *,
+        run_id: str | None = None,
+        labels: Sequence[str] = (),
+        delay: Duration | None = None,
+    ) -> Run[Any]: ...
+
+    async def start(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        payload: object = ...,
+        *,
+        run_id: str | None = None,
+        labels: Sequence[str] = (),
+        delay: Duration | None = None,
+    ) -> Run[Any]:
+        """Start a run. Durable on return. The same *run_id* again is the same run: it is returned, not started twice.
+
+        :param payload: encoded as the type of the workflow's second parameter
+        :param delay: the run begins that much later
+        :raises WorkflowNotFoundError: this engine does not have the workflow
+        :raises EncodeError: the payload does not fit its type, or cannot be kept
+        :raises RunStateError: a run of another workflow has this id
+        """
+        self._check()
+        found = self.find_workflow(workflow)
+        if payload is ...:
+            payload = found.default_payload
+        encoded = _encoded(found, payload)
+        stored = await self._create(
+            found, encoded, run_id=_checked_id(run_id, "run_id"), labels=tuple(labels), delay=delay, parent=None
+        )
+        return Run(self, stored.record)
+
+    @overload
+    async def run(
+        self,
+        workflow: Workflow[I, O],
+        payload: I = ...,
+        *,
+        run_id: str | None = None,
+        labels: Sequence[str] = (),
+        delay: Duration | None = None,
+    ) -> O: ...
+
+    @overload
+    async def run(
+        self,
+        workflow: str,
+        payload: object = ...,
+        *,
+        run_id: str | None = None,
+        labels: Sequence[str] = (),
+        delay: Duration | None = None,
+    ) -> Any: ...
+
+    async def run(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        payload: object = ...,
+        *,
+        run_id: str | None = None,
+        labels: Sequence[str] = (),
+        delay: Duration | None = None,
+    ) -> Any:
+        """Start a run and wait for its result; see `start` and `Run.result`."""
+        run = await self.start(workflow, cast(Any, payload), run_id=run_id, labels=labels, delay=delay)
+        return await run.result()
+
+    async def get(self, run_id: str) -> Run[Any]:
+        """The run of that id.
+
+        :raises RunNotFoundError: there is none
+        """
+        self._check()
+        stored = await self.store.get_run(run_id)
+        if stored is None:
+            raise RunNotFoundError(run_id)
+        return Run(self, stored.record)
+
+    async def runs(
+        self,
+        *,
+        status: RunStatus | str | Collection[RunStatus | str] | None = None,
+        workflow: Workflow[Any, Any] | str | None = None,
+        label: str | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[Run[Any]]:
+        """Runs that match all that is given, newest first: `async for run in engine.runs(status="failed"):`."""
+        self._check()
+        statuses = None
+        if status is not None:
+            given = [status] if isinstance(status, str) else status
+            statuses = frozenset(RunStatus(one) for one in given)
+        name = workflow.name if isinstance(workflow, Workflow) else workflow
+        after, left = None, limit
+        while left is None or left > 0:
+            page_size = 200 if left is None else min(left, 200)
+            query = RunQuery(statuses=statuses, workflow=name, label=label, after=after, limit=page_size)
+            page = await self.store.find_runs(query)
+            for stored in page:
+                yield Run(self, stored.record)
+            if len(page) < page_size:
+                return
+            after = page[-1].record.run_id
+            left = None if left is None else left - len(page)
+
+    async def notify(self, event_id: str, data: object = None, *, run_id: str | None = None) -> Notified:
+        """Send *data* to every run that waits for *event_id*; kept for the next wait when none does. Durable on return.
+
+        :param run_id: send it to that run only; it is kept in the run's own mailbox, in order
+        :raises RunNotFoundError: no run of that id
+        :raises RunEndedError: that run is over
+        :raises EventsFullError: too many events are kept already
+        """
+        self._check()
+        _checked_id(event_id, "event_id")
+        encoded = encode_loose(data)
+        if run_id is None:
+            return await self._mailroom.notify(event_id, encoded)
+        return await self._mailroom.send(run_id, "event", event_id, encoded)
+
+    async def deliver_webhook(self, token: str, call: WebhookRequest) -> Notified:
+        """Hand a call of a webhook to its run, or keep it for the run's next wait. Durable on return.
+
+        :raises WebhookTokenError: the token was not issued by this engine, or its run is gone
+        :raises RunEndedError: its run is over
+        """
+        self._check()
+        assert self._secret is not None
+        run_id, name = read_token(self._secret, token)
+        data = encode_value(call, WebhookRequest)
+        try:
+            return await self._mailroom.send(run_id, "webhook", name, data)
+        except RunNotFoundError as error:
+            raise WebhookTokenError from error
+
+    # --- what runs ask (runs.Hub) --------------------------------------------------------------------------------------
+
+    async def find(self, run_id: str) -> StoredRun | None:
+        self._check()
+        return await self.store.get_run(run_id)
+
+    def live_status(self, run_id: str, stored: Head) -> RunStatus:
+        runner = self._residents.get(run_id)
+        if runner is None or stored.status.is_final:
+            return stored.status
+        return RunStatus.RUNNING if runner.in_flight or not runner.is_settled else RunStatus.WAITING
+
+    async def read(self, run_id: str, after: int = 0) -> list[Outcome]:
+        self._check()
+        return await self._with_blobs(run_id, await self.store.read_journal(run_id, after=after))
+
+    def follow(self, run_id: str) -> asyncio.Event:
+        change = asyncio.Event()
+        self._followers.setdefault(run_id, set()).add(change)
+        return change
+
+    def unfollow(self, run_id: str, change: asyncio.Event) -> None:
+        followers = self._followers.get(run_id)
+        if followers is not None:
+            followers.discard(change)
+            if not followers:
+                del self._followers[run_id]
+
+    def changed(self, run_id: str) -> None:
+        """The run's journal or head has changed."""
+        for change in self._followers.get(run_id, ()):
+            change.set()
+
+    def _wake_followers(self) -> None:
+        for run_id in list(self._followers):
+            self.changed(run_id)
+
+    def result_type(self, record: RunRecord) -> object:
+        found = self._workflow_of(record)
+        return Any if found is None else found.return_type
+
+    async def result_bytes(self, run_id: str, head: Head) -> bytes:
+        if head.result_blob is not None:
+            return await self.store.get_blob(run_id, head.result_blob)
+        return bytes(head.result)
+
+    async def cancel_run(self, run_id: str, reason: str | None) -> None:
+        self._check()
+        stored = await self.store.get_run(run_id)
+        if stored is None:
+            raise RunNotFoundError(run_id)
+        head = stored.head
+        if head.status.is_final:
+            return
+        has_begun = head.status is not RunStatus.PENDING or stored.record.start_at <= self.clock.now()
+        if head.status is RunStatus.DIVERGED or not has_begun:
+            await self._end_unbegun(stored, reason)
+            return
+        runner = await self.rouse(run_id)
+        if runner is None:
+            return await self.cancel_run(run_id, reason)
+        recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        runner.arrive(Arrival(lambda seq, at: CancelAsked(seq=seq, at=at, reason=reason), done=recorded))
+        if not await recorded:
+            self._check()
+
+    async def _end_unbegun(self, stored: StoredRun, reason: str | None) -> None:
+        """Cancel a run whose body does not run: it has not begun, or its code does not fit."""
+        record, head = stored.record, stored.head
+        fence = await self.store.claim(record.run_id, self.owner)
+        now = round(self.clock.now(), 6)
+        seq = head.length + 1
+        new = Head(
+            status=RunStatus.CANCELLED,
+            length=seq,
+            reason=reason,
+            error=Failure(type="RunCancelledError", message=reason or "the run was cancelled"),
+            updated_at=now,
+        )
+        changes = await self.closing_changes(record.run_id)
+        await self.store.append(record.run_id, [CancelAsked(seq=seq, at=now, reason=reason)], new, fence, changes)
+        self.changed(record.run_id)
+        await self._tell_parents(record.run_id, new)
+        await self._reap()
+
+    async def resume_run(self, run_id: str, *, accept_divergence: bool) -> None:
+        self._check()
+        stored = await self.store.get_run(run_id)
+        if stored is None:
+            raise RunNotFoundError(run_id)
+        head = stored.head
+        if head.status not in (RunStatus.FAILED, RunStatus.DIVERGED):
+            raise RunStateError(
+                f"run {run_id!r} is {head.status}; only a failed or diverged run is resumed. "
+                "`restart()` begins it anew, `fork(before=...)` branches it"
+            )
+        outcomes = counting(await self.read(run_id))
+        dropped: list[Outcome] = []
+        if head.status is RunStatus.FAILED:
+            dropped = dropped_by_resume(outcomes, head, self._pending_before(stored, outcomes))
+            for child_id in failed_children(outcomes, head):
+                child = await self.store.get_run(child_id)
+                if child is not None and child.head.status in (RunStatus.FAILED, RunStatus.DIVERGED):
+                    await self.resume_run(child_id, accept_divergence=accept_divergence)
+        now = max(round(self.clock.now(), 6), outcomes[-1].at if outcomes else 0.0)
+        seq = head.length + 1
+        resumed = RunResumed(
+            seq=seq, at=now, dropped=tuple(outcome.seq for outcome in dropped), accept_divergence=accept_divergence
+        )
+        fence = await self.store.claim(run_id, self.owner)
+        new = Head(status=RunStatus.RUNNING, length=seq, updated_at=now)
+        await self.store.append(run_id, [resumed], new, fence, self._returned_mail(run_id, mail_of(dropped)))
+        self.changed(run_id)
+        self._launch_later(stored.record, new)
+
+    def _returned_mail(self, run_id: str, mail: Sequence[EventArrived | WebhookArrived]) -> list[Change]:
+        return self._mailroom.put_back(
+            run_id,
+            [
+                ("event", item.event_id, bytes(item.value), item.source)
+                if isinstance(item, EventArrived)
+                else ("webhook", item.webhook, bytes(item.value), None)
+                for item in mail
+            ],
+        )
+
+    def _pending_before(self, stored: StoredRun, outcomes: Sequence[Outcome]) -> Any:
+        def pending_before(position: int) -> frozenset[Key]:
+            scratch = self._execution(stored.record)
+            try:
+                before = [outcome for outcome in scratch.prepare(outcomes) if outcome.seq < position]
+                scratch.begin()
+                for outcome in before:
+                    scratch.deliver(outcome)
+                return frozenset(scratch.journal.pending)
+            finally:
+                scratch.evict()
+
+        return pending_before
+
+    async def restart_run(self, run_id: str) -> Run[Any]:
+        self._check()
+        stored = await self.store.get_run(run_id)
+        if stored is None:
+            raise RunNotFoundError(run_id)
+        record = stored.record
+        found = self.find_workflow(record.workflow)
+        payload = await self._payload_bytes(record)
+        new = await self._create(found, payload, run_id=None, labels=record.labels, delay=None, parent=None)
+        return Run(self, new.record)
+
+    async def fork_run(self, run_id: str, *, before: str, occurrence: int) -> Run[Any]:
+        self._check()
+        stored = await self.store.get_run(run_id)
+        if stored is None:
+            raise RunNotFoundError(run_id)
+        copied = prefix_before(await self.store.read_journal(run_id), before, occurrence, run_id)
+        new_id = self._new_id()
+        record = msgspec.structs.replace(stored.record, run_id=new_id, parent=None, created_at=self.clock.now())
+        # Not to be driven before its past is there: an engine that dies in between leaves a run that says so.
+        unfinished = Failure(type="ForkInterrupted", message=f"the fork of {run_id!r} was interrupted; fork again")
+        await self.store.create_run(record, Head(status=RunStatus.DIVERGED, error=unfinished))
+        fence = await self.store.claim(new_id, self.owner)
+        blobs = [outcome.blob for outcome in copied if getattr(outcome, "blob", None) is not None]  # type: ignore[union-attr] # pyright: ignore
+        for blob in [*blobs, record.payload_blob]:
+            if blob is not None:
+                await self.store.put_blob(new_id, await self.store.get_blob(run_id, blob))
+        head = Head(status=RunStatus.RUNNING, length=len(copied), updated_at=self.clock.now())
+        await self.store.append(new_id, copied, head, fence)
+        self._launch_later(record, head)
+        return Run(self, record)
+
+    # --- creating and launching --------------------------------------------------------------------------------------
+
+    async def _create(
+        self,
+        found: Workflow[Any, Any],
+        payload: bytes,
+        *,
+        run_id: str | None,
+        labels: tuple[str, ...],
+        delay: Duration | None,
+        parent: str | None,
+    ) -> StoredRun:
+        now = round(self.clock.now(), 6)
+        start_at = now if delay is None else round(now + seconds(delay), 6)
+        run_id = run_id or self._new_id()
+        value, blob = Value(payload), None
+        if len(payload) > self.max_payload_bytes:
+            value, blob = Value(b"null"), await self.store.put_blob(run_id, payload)
+        record = RunRecord(
+            run_id=run_id,
+            workflow=found.name,
+            version=found.version,
+            payload=value,
+            payload_blob=blob,
+            labels=labels,
+            created_at=now,
+            start_at=start_at,
+            parent=parent,
+        )
+        head = Head(updated_at=now, due=start_at if start_at > now else None)
+        stored = await self.store.create_run(record, head)
+        if stored.record.workflow != found.name:
+            raise RunStateError(
+                f"run {run_id!r} exists already, of workflow {stored.record.workflow!r}; choose another run_id"
+            )
+        if stored.head.status is RunStatus.PENDING and self._residents.get(run_id) is None:
+            self._launch_later(stored.record, stored.head)
+        return stored
+
+    def _launch_later(self, record: RunRecord, head: Head) -> None:
+        if head.status is RunStatus.PENDING and record.start_at > self.clock.now():
+            self._timekeeper.set(record.start_at, record.run_id)
+        else:
+            self.spawn(self._rouse(record.run_id))
+
+    def _new_id(self) -> str:
+        # Sorts by time, like a UUID of version 7 (RFC 9562 §5.7): 48 bits of milliseconds, then randomness.
+        return f"{int(self.clock.now() * 1000) & 0xFFFFFFFFFFFF:012x}{os.urandom(8).hex()}"
+
+    async def _payload_bytes(self, record: RunRecord) -> bytes:
+        if record.payload_blob is not None:
+            return await self.store.get_blob(record.run_id, record.payload_blob)
+        return bytes(record.payload)
+
+    async def _with_blobs(self, run_id: str, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        filled: list[Outcome] = []
+        for outcome in outcomes:
+            blob = getattr(outcome, "blob", None)
+            if blob is not None:
+                outcome = msgspec.structs.replace(outcome, value=Value(await self.store.get_blob(run_id, blob)))
+            filled.append(outcome)
+        return filled
+
+    def _workflow_of(self, record: RunRecord) -> Workflow[Any, Any] | None:
+        return self._workflows.get(record.workflow, {}).get(record.version)
+
+    # --- what residents and runners ask --------------------------------------------------------------------------------
+
+    def resident(self, run_id: str) -> Runner | None:
+        """The run, when it is in memory."""
+        return self._residents.get(run_id)
+
+    async def rouse(self, run_id: str) -> Runner | None:
+        """The run, in memory; None when it is over, diverged, or has no code here."""
+        self._check()
+        return await self._residents.rouse(run_id)
+
+    async def _rouse(self, run_id: str) -> None:
+        await self._residents.rouse(run_id)
+
+    def execution(self, record: RunRecord, found: Workflow[Any, Any], payload: Any) -> Execution:
+        """A new execution of that run, on a loop that is watched."""
+        if self._monitor is None:
+            return Execution(record, found, payload, self)
+        return Execution(record, found, payload, self, drain=self._monitor.drain)
+
+    def _execution(self, record: RunRecord) -> Execution:
+        found = self.find_workflow(record.workflow, record.version)
+        return self.execution(record, found, decode_value(bytes(record.payload), found.payload_type))
+
+    def on_host(self, callback: Any) -> None:
+        """Call *callback* in the host's thread, from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback)
+
+    def idle(self, runner: Runner) -> None:
+        self._residents.idle(runner)
+
+    def retire(self, runner: Runner) -> None:
+        self._residents.leave(runner)
+
+    def _ring(self, run_id: str) -> None:
+        runner = self._residents.get(run_id)
+        if runner is not None:
+            runner.wake()
+        else:
+            self.spawn(self._rouse(run_id))
+
+    def ring_at(self, when: float, run_id: str) -> None:
+        self._timekeeper.set(when, run_id)
+
+    async def perform(self, runner: Runner, call: StepCall, number: int) -> Returned | Raised:
+        async with self._slots:
+            retry = runner.execution.workflow.retry
+            return await attempt(runner.run_id, call, number, retry, self._jitter.random(), self._threads)
+
+    def await_mail(self, runner: Runner, wait: MailWait) -> None:
+        self._mailroom.await_mail(runner, wait)
+
+    def await_child(self, runner: Runner, call: ChildCall) -> None:
+        self._parents.setdefault(call.child_id, {})[call] = runner
+        runner.checks += 1
+        self.spawn(self._start_child(runner, call))
+
+    async def _start_child(self, runner: Runner, call: ChildCall) -> None:
+        try:
+            found = self.find_workflow(call.workflow, call.version)
+            stored = await self._create(
+                found, call.payload, run_id=call.child_id, labels=runner.record.labels, delay=None, parent=runner.run_id
+            )
+            if stored.head.status.is_final:
+                await self._tell_parent(runner, call, stored.head)
+            elif call.given_up:
+                await self.cancel_run(call.child_id, f"its parent {runner.run_id!r} no longer waits for it")
+        except (WorkflowNotFoundError, RunStateError) as error:
+            head = Head(status=RunStatus.FAILED, error=Failure(type=type(error).__name__, message=str(error)))
+            await self._tell_parent(runner, call, head)
+        finally:
+            runner.checks -= 1
+        if not runner.is_over and runner.is_quiet:
+            self.idle(runner)
+
+    def forget_wait(self, runner: Runner, operation: Operation) -> None:
+        if isinstance(operation, MailWait):
+            self._mailroom.forget(operation)
+        elif isinstance(operation, ChildCall):
+            if runner.is_over:
+                parents = self._parents.get(operation.child_id)
+                if parents is not None:
+                    parents.pop(operation, None)
+                    if not parents:
+                        del self._parents[operation.child_id]
+            else:
+                reason = f"its parent {runner.run_id!r} no longer waits for it"
+                self.spawn(self._cancel_child(operation.child_id, reason))
+
+    async def _cancel_child(self, child_id: str, reason: str) -> None:
+        # A child that does not exist yet is cancelled by `_start_child`, which looks at `given_up`.
+        with contextlib.suppress(RunNotFoundError):
+            await self.cancel_run(child_id, reason)
+
+    async def closing_changes(self, run_id: str) -> Sequence[Change]:
+        return await self._mailroom.closing_changes(run_id)
+
+    def ended(self, runner: Runner) -> None:
+        self._residents.leave(runner)
+        self.spawn(self._tell_parents(runner.run_id, runner.head))
+
+    async def _tell_parents(self, run_id: str, head: Head) -> None:
+        found = await self.store.find_runs(RunQuery(waiting_for=f"child:{run_id}"))
+        for stored in found:
+            # Being roused, a parent looks at its children by itself.
+            await self._residents.rouse(stored.record.run_id)
+        for call, runner in list(self._parents.get(run_id, {}).items()):
+            await self._tell_parent(runner, call, head)
+
+    async def _tell_parent(self, runner: Runner, call: ChildCall, head: Head) -> None:
+        if call.answered:
+            return
+        call.answered = True
+        self._parents.get(call.child_id, {}).pop(call, None)
+        data = await self.result_bytes(call.child_id, head)
+        value, blob = await runner.keep(data)
+        runner.arrive(Arrival(child_ended(call, head.status, value, blob, head), call, live=data if blob else None))
+
+    # --- what contexts ask (context.Services) ---------------------------------------------------------------------------
+
+    def find_workflow(self, workflow: Workflow[Any, Any] | str, version: str | None = None) -> Workflow[Any, Any]:
+        """The registered workflow: that very one, or the newest version of a name.
+
+        :raises WorkflowNotFoundError: it is not registered with this engine
+        """
+        if isinstance(workflow, Workflow):
+            name, version = workflow.name, workflow.version
+        else:
+            name = workflow
+        versions = self._workflows.get(name, {})
+        if version is None:
+            found = versions[max(versions, key=version_order)] if versions else None
+        else:
+            found = versions.get(version)
+        if found is None or (isinstance(workflow, Workflow) and found is not workflow):
+            known = ", ".join(each.title for group in self._workflows.values() for each in group.values()) or "none"
+            what = repr(name) + (f" version {version!r}" if version else "")
+            raise WorkflowNotFoundError(
+                f"workflow {what} is not registered with this engine, which has {known}; add it to Engine([...])"
+            )
+        return found
+
+    def webhook(self, run_id: str, key: str) -> Webhook:
+        assert self._secret is not None
+        token = make_token(self._secret, run_id, key)
+        return Webhook(name=key, url=f"{self.base_url}/webhooks/{token}", token=token)
+
+    async def send(self, event_id: str, data: bytes, *, run_id: str | None, source: str) -> Notified:
+        if run_id is None:
+            return await self._mailroom.notify(event_id, data, source=source)
+        return await self._mailroom.send(run_id, "event", event_id, data, source=source)
+
+    async def create_box(self, run_id: str, box_id: str, name: str, spec: BoxSpec) -> None:
+        await self._sandbox.create_for_run(run_id, box_id, name, spec)
+
+    async def delete_box(self, run_id: str, box_id: str) -> None:
+        await self._sandbox.delete(box_id)
+
+    def box(self, box_id: str, name: str, spec: BoxSpec) -> Box:
+        return Box(self._sandbox, box_id=box_id, name=name, spec=spec)
+
+    def box_id(self, run_id: str, name: str, occurrence: int) -> str:
+        return box_id_for(run_id, name, occurrence)
+
+    async def call(
+        self,
+        url: str,
+        method: str,
+        headers: Mapping[str, str],
+        json: bytes | None,
+        content: bytes | None,
+        timeout_s: float,
+    ) -> Response:
+        return await request(url, method, headers, json, content, timeout_s, max_bytes=64 * self.max_payload_bytes)
+
+
+def _by_name(workflows: Iterable[Workflow[Any, Any]]) -> dict[str, dict[str, Workflow[Any, Any]]]:
+    found: dict[str, dict[str, Workflow[Any, Any]]] = {}
+    for each in workflows:
+        if not isinstance(each, Workflow):  # pyright: ignore[reportUnnecessaryIsInstance] # callers may be untyped
+            raise ConfigurationError(f"{each!r} is not a workflow; decorate the function with `@workflow`")
+        versions = found.setdefault(each.name, {})
+        other = versions.get(each.version)
+        if other is not None and other is not each:
+            raise DuplicateWorkflowError(
+                f"two workflows are called {each.title}: {_place(other)} and {_place(each)}; "
+                "give one another name=, or another version="
+            )
+        versions[each.version] = each
+    return found
+
+
+def _encoded(workflow: Workflow[Any, Any], payload: object) -> bytes:
+    try:
+        return encode_value(payload, workflow.payload_type, verb="pass")
+    except EncodeError as refusal:
+        raise EncodeError(f"the payload of workflow {workflow.title} is {refusal}") from refusal
+
+
+def _place(workflow: Workflow[Any, Any]) -> str:
+    code = workflow.function.__code__
+    return f"{workflow.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
+
+
+@overload
+def _checked_id(text: str, what: str) -> str: ...
+
+
+@overload
+def _checked_id(text: str | None, what: str) -> str | None: ...
+
+
+def _checked_id(text: str | None, what: str) -> str | None:
+    if text is None:
+        return None
+    if not isinstance(text, str) or not 0 < len(text) <= MAX_ID_CHARS or not text.isprintable():  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"{what}={text!r} must be a printable text of 1 to {MAX_ID_CHARS} characters")
+    return text
+

@@ -1,0 +1,110 @@
+"""Which store or sandbox does a URL such as `"memory:"`, `"file:state"` or `"local:"` stand for?
+
+The core imports no backend. A URL's scheme names an entry point, so that any installed package can add its own:
+
+    [project.entry-points."boxflow.stores"]
+    mystore = "mypackage.store:MyStore"
+
+`"mystore:"` is then `MyStore()`, and `"mystore:text"` is `MyStore("text")`; a class with a `from_url` class method gets
+the whole URL instead.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any, cast
+
+from boxflow.errors import ConfigurationError
+from boxflow.ports import Sandbox, Store
+
+STORES = "boxflow.stores"
+SANDBOXES = "boxflow.sandboxes"
+
+_NOUNS = {STORES: "store", SANDBOXES: "sandbox"}
+
+# Used where no installed metadata names the scheme, as in a source tree on PYTHONPATH. Text, so that the core imports
+# no backend; what is installed wins.
+_BUILT_IN = {
+    STORES: {
+        "memory": "boxflow_backends.memory_store:MemoryStore",
+        "file": "boxflow_backends.file_store:FileStore",
+    },
+    SANDBOXES: {
+        "local": "boxflow_backends.local_sandbox:LocalSandbox",
+        "docker": "boxflow_backends.docker_sandbox:DockerSandbox",
+    },
+}
+
+
+def resolve_store(store: Store | str) -> Store:
+    """The store itself, or a new one for its URL. Nothing is opened yet.
+
+    :raises ConfigurationError: no such scheme, or what it needs is not installed
+    """
+    return cast("Store", resolve(store, STORES))
+
+
+def resolve_sandbox(sandbox: Sandbox | str) -> Sandbox:
+    """The sandbox itself, or a new one for its URL. Nothing is connected yet.
+
+    :raises ConfigurationError: no such scheme, or what it needs is not installed
+    """
+    return cast("Sandbox", resolve(sandbox, SANDBOXES))
+
+
+def resolve(target: object, group: str) -> object:
+    """*target* itself, or what its URL stands for in the entry-point group *group*.
+
+    :raises ConfigurationError: no such scheme, or what it needs is not installed, or a class instead of an instance
+    """
+    noun = _NOUNS.get(group, group)
+    if isinstance(target, type):
+        raise ConfigurationError(f"{noun}={target.__name__} is a class; pass an instance, {target.__name__}(...)")
+    if not isinstance(target, str):
+        return target
+    scheme, colon, rest = target.partition(":")
+    schemes = _schemes(group)
+    if not colon or scheme not in schemes:
+        raise ConfigurationError(_unknown(target, scheme, schemes, noun, group))
+    factory = _load(schemes[scheme], target, noun)
+    from_url = getattr(factory, "from_url", None)
+    if from_url is not None:
+        return cast("Callable[[str], object]", from_url)(target)
+    # "file:///var/state" and "file:/var/state" are one path.
+    text = rest.removeprefix("//")
+    return factory(text) if text else factory()
+
+
+def _schemes(group: str) -> dict[str, str]:
+    """Every known scheme of *group* with its `module:name`."""
+    found = dict(_BUILT_IN.get(group, {}))
+    installed: dict[str, str] = {}
+    for entry in entry_points(group=group):
+        other = installed.setdefault(entry.name, entry.value)
+        if other != entry.value:
+            raise ConfigurationError(
+                f"scheme {entry.name!r} of {group!r} is claimed twice, by {other!r} and {entry.value!r}; uninstall one"
+            )
+    return found | installed
+
+
+def _load(reference: str, url: str, noun: str) -> Callable[..., Any]:
+    module, _, name = reference.partition(":")
+    try:
+        return cast("Callable[..., Any]", getattr(importlib.import_module(module), name))
+    except ImportError as exc:
+        raise ConfigurationError(f"{noun} {url!r} needs something that is not installed: {exc}") from exc
+    except AttributeError as exc:
+        raise ConfigurationError(f"{noun} {url!r} points to {reference!r}, which does not exist") from exc
+
+
+def _unknown(url: str, scheme: str, schemes: dict[str, str], noun: str, group: str) -> str:
+    known = ", ".join(f'"{name}:"' for name in sorted(schemes))
+    if scheme in schemes:
+        return f'{noun} {url!r} lacks its colon; write "{scheme}:"'
+    return (
+        f"{noun} {url!r} has no known scheme; known are {known}. "
+        f"A package adds its own with an entry point in the group {group!r}; or pass an instance"
+    )

@@ -1,0 +1,543 @@
+"""How one run in memory goes on: take what arrived, append it, deliver it, start what the body asked for.
+
+    arrivals --> batch --> store.append --> deliver one by one, a full drain each --> new calls are started
+        ^                                                                                   |
+        +------------------ steps, mail, children, timers, cancels -------------------------+
+
+Only tasks of the engine pump a run, never a user's: a web request that is cancelled must not tear an append.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from boxflow.errors import FenceError, RunEndedError
+from boxflow.execution import Execution
+from boxflow.failure import failure_of
+from boxflow.journal import CancelCall, ChildCall, MailWait, Operation, StepCall
+from boxflow.model import (
+    Blob,
+    CancelAsked,
+    Change,
+    ChangePatched,
+    ChildEnded,
+    EventArrived,
+    Head,
+    Outcome,
+    RunRecord,
+    RunStatus,
+    StepDone,
+    StepFailed,
+    StepRetrying,
+    StepStarted,
+    Value,
+    WebhookArrived,
+)
+from boxflow.ports import Clock, Fence, Store
+from boxflow.steps import Raised, Returned, attempt
+
+log = logging.getLogger("boxflow")
+
+
+class Hub(Protocol):
+    """What a runner asks of its engine."""
+
+    clock: Clock
+    store: Store
+    max_payload_bytes: int
+
+    async def perform(self, runner: Runner, call: StepCall, number: int) -> Returned | Raised: ...
+
+    def spawn(self, coroutine: Any) -> asyncio.Task[None]: ...
+
+    def await_mail(self, runner: Runner, wait: MailWait) -> None: ...
+
+    def await_child(self, runner: Runner, call: ChildCall) -> None: ...
+
+    def forget_wait(self, runner: Runner, operation: Operation) -> None: ...
+
+    def ring_at(self, when: float, run_id: str) -> None: ...
+
+    def changed(self, run_id: str) -> None: ...
+
+    def idle(self, runner: Runner) -> None: ...
+
+    async def closing_changes(self, run_id: str) -> Sequence[Change]: ...
+
+    def ended(self, runner: Runner) -> None: ...
+
+    def broke(self, error: BaseException) -> None: ...
+
+    def retire(self, runner: Runner) -> None: ...
+
+
+class Arrival:
+    """One outcome on its way into the journal.
+
+    :param make: builds the outcome, given `seq` and `at`
+    :param operation: whom it is for; when that was given up meanwhile, nothing is recorded
+    :param live: the value where the recorded outcome only refers to a blob
+    :param changes: applied in the same append
+    :param done: told whether it was recorded
+    :param alone: it must not be recorded behind an outcome that could make the body give up the operation: mail that was
+        recorded and then ignored would be lost
+    """
+
+    __slots__ = ("alone", "changes", "done", "live", "make", "operation")
+
+    def __init__(
+        self,
+        make: Callable[[int, float], Outcome],
+        operation: Operation | None = None,
+        *,
+        live: bytes | None = None,
+        changes: Sequence[Change] = (),
+        done: asyncio.Future[bool] | None = None,
+        alone: bool = False,
+    ) -> None:
+        self.make = make
+        self.operation = operation
+        self.live = live
+        self.changes = changes
+        self.done = done
+        self.alone = alone
+
+    def answer(self, recorded: bool) -> None:
+        """Tell who waits whether it was recorded."""
+        if self.done is not None and not self.done.done():
+            self.done.set_result(recorded)
+
+
+class Runner:
+    """One run in memory, with its execution, its head as stored, and what arrived for it."""
+
+    __slots__ = (
+        "_pumping",
+        "arrivals",
+        "checks",
+        "execution",
+        "fence",
+        "head",
+        "hub",
+        "in_flight",
+        "is_over",
+        "last_at",
+        "record",
+        "rung_for",
+        "tasks",
+    )
+
+    def __init__(self, hub: Hub, record: RunRecord, head: Head, fence: Fence, execution: Execution) -> None:
+        self.hub = hub
+        self.record = record
+        self.head = head
+        self.fence = fence
+        self.execution = execution
+        self.arrivals: deque[Arrival] = deque()
+        #: Steps that run now.
+        self.in_flight = 0
+        #: Looks for kept mail and for children's ends that are on their way.
+        self.checks = 0
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.last_at = record.start_at
+        self.rung_for: float | None = None
+        #: Ended, evicted or taken over: nothing more may be recorded.
+        self.is_over = False
+        self._pumping = False
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.record.run_id
+
+    @property
+    def is_settled(self) -> bool:
+        """Its stored head says that it waits, and that is still so."""
+        return self.is_quiet and self.head.status is RunStatus.WAITING
+
+    def go_live(self) -> None:
+        """The journal has been replayed: start what the body waits for."""
+        self.execution.replayed()
+        self._start_calls()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing runs, nothing is on its way: the run only waits."""
+        return not (self._pumping or self.in_flight or self.checks or self.arrivals)
+
+    def arrive(self, arrival: Arrival) -> None:
+        """Take *arrival*, and have the run pumped by a task of the engine."""
+        if self.is_over:
+            arrival.answer(False)
+            return
+        self.arrivals.append(arrival)
+        if not self._pumping:
+            self.hub.spawn(self.pump())
+
+    async def pump(self) -> None:
+        """Record and deliver until nothing is left to do."""
+        if self._pumping or self.is_over:
+            return
+        self._pumping = True
+        try:
+            while not self.is_over:
+                self._start_calls()
+                if self.execution.closed:
+                    await self._end()
+                    return
+                arrivals = self._take()
+                if arrivals:
+                    await self._record(arrivals)
+                elif not await self._settle():
+                    break
+        except FenceError:
+            log.warning("run %r was taken over by another engine", self.run_id)
+            self.hub.retire(self)
+        except Exception as error:
+            self.hub.broke(error)
+        finally:
+            self._pumping = False
+        if not self.is_over and self.is_quiet:
+            self.hub.idle(self)
+
+    # --- arrivals --------------------------------------------------------------------------------------------------
+
+    def _take(self) -> list[Arrival]:
+        taken: list[Arrival] = []
+        arrivals = self.arrivals
+        while arrivals:
+            arrival = arrivals[0]
+            operation = arrival.operation
+            if operation is not None and operation.given_up and not _outlives(operation):
+                arrivals.popleft()
+                arrival.answer(False)
+                continue
+            if arrival.alone and taken:
+                break
+            taken.append(arrivals.popleft())
+            if arrival.alone:
+                break
+        if not taken:
+            timer = self.execution.next_timer()
+            if timer is not None and timer.due <= self.hub.clock.now():
+                taken.append(Arrival(lambda seq, at: msgspec.structs.replace(timer, seq=seq, at=at)))
+        return taken
+
+    async def _record(self, arrivals: list[Arrival]) -> None:
+        execution = self.execution
+        seq = self.head.length
+        # The wall clock may be set back; the journal's time never goes back.
+        self.last_at = at = max(self.last_at, round(self.hub.clock.now(), 6))
+        outcomes: list[Outcome] = []
+        changes: list[Change] = []
+        if execution.markers:
+            outcomes += self._take_markers()
+            seq += len(outcomes)
+        for arrival in arrivals:
+            seq += 1
+            outcomes.append(arrival.make(seq, at))
+            changes += arrival.changes
+        head = Head(status=RunStatus.RUNNING, length=seq, updated_at=at)
+        try:
+            await self.hub.store.append(self.record.run_id, outcomes, head, self.fence, changes)
+        except BaseException:
+            for arrival in arrivals:
+                arrival.answer(False)
+            raise
+        self.head = head
+        self.hub.changed(self.record.run_id)
+        if self.is_over:
+            return
+        live = [arrival.live for arrival in arrivals]
+        live[:0] = [None] * (len(outcomes) - len(arrivals))
+        for outcome, data in zip(outcomes, live, strict=True):
+            if data is not None:
+                outcome = msgspec.structs.replace(outcome, value=Value(data))
+            execution.deliver(outcome)
+        for arrival in arrivals:
+            arrival.answer(True)
+
+    def _take_markers(self) -> list[Outcome]:
+        seq, markers = self.head.length, self.execution.markers
+        self.execution.markers = []
+        return [
+            ChangePatched(seq=seq + number, at=self.last_at, name=change_id)
+            for number, change_id in enumerate(markers, start=1)
+        ]
+
+    async def _settle(self) -> bool:
+        """With nothing to record: say what the run waits for. True when there may be something to do again."""
+        due = self.execution.next_due()
+        if due is not None and due != self.rung_for:
+            self.rung_for = due
+            self.hub.ring_at(due, self.run_id)
+        if self.in_flight:
+            return False
+        waiting = self.execution.waiting()
+        head = self.head
+        if (head.status, head.waiting, head.due) == (RunStatus.WAITING, waiting, due) and not self.execution.markers:
+            return bool(self.arrivals)
+        outcomes = self._take_markers() if self.execution.markers else []
+        self.last_at = max(self.last_at, round(self.hub.clock.now(), 6))
+        head = Head(
+            status=RunStatus.WAITING,
+            length=head.length + len(outcomes),
+            waiting=waiting,
+            due=due,
+            updated_at=self.last_at,
+        )
+        if due is None and not waiting:
+            log.warning(
+                "run %r waits for nothing that can come: no step, timer, event, webhook or child; only a cancel ends it",
+                self.run_id,
+            )
+        await self.hub.store.append(self.run_id, outcomes, head, self.fence)
+        for outcome in outcomes:
+            self.execution.length = outcome.seq
+        self.head = head
+        self.hub.changed(self.run_id)
+        return True
+
+    async def _end(self) -> None:
+        execution = self.execution
+        assert execution.status is not None
+        at = max(self.last_at, round(self.hub.clock.now(), 6))
+        outcomes = self._take_markers() if execution.markers else []
+        result, blob = await self.keep(execution.result)
+        head = Head(
+            status=execution.status,
+            length=self.head.length + len(outcomes),
+            result=result,
+            result_blob=blob,
+            error=execution.error,
+            reason=execution.reason,
+            timed_out=execution.timed_out,
+            body_ended=execution.body_ended,
+            causes=execution.causes,
+            updated_at=at,
+        )
+        changes = await self.hub.closing_changes(self.run_id)
+        await self.hub.store.append(self.run_id, outcomes, head, self.fence, changes)
+        self.head = head
+        self.is_over = True
+        self.hub.ended(self)
+
+    async def keep(self, data: bytes) -> tuple[Value, Blob | None]:
+        """*data* as a journal holds it: itself, or the reference to a blob when it is large."""
+        if len(data) <= self.hub.max_payload_bytes:
+            return Value(data), None
+        return Value(b"null"), await self.hub.store.put_blob(self.run_id, data)
+
+    # --- calls -------------------------------------------------------------------------------------------------------
+
+    def _start_calls(self) -> None:
+        """Act on what the body has asked for, and on what it no longer wants."""
+        execution = self.execution
+        while execution.issued or execution.given_up:
+            issued, execution.issued = execution.issued, []
+            given_up, execution.given_up = execution.given_up, []
+            for operation in issued:
+                if not operation.started and (not operation.given_up or _outlives(operation)):
+                    self._start(operation)
+            for operation in given_up:
+                if isinstance(operation, StepCall):
+                    if operation.task is not None:
+                        operation.task.cancel()
+                else:
+                    self.hub.forget_wait(self, operation)
+
+    def _start(self, operation: Operation) -> None:
+        operation.started = True
+        match operation:
+            case StepCall():
+                self._start_step(operation)
+            case MailWait():
+                self.hub.await_mail(self, operation)
+            case ChildCall():
+                self.hub.await_child(self, operation)
+            case CancelCall():
+                reason = operation.reason
+                self.arrivals.append(Arrival(lambda seq, at: CancelAsked(seq=seq, at=at, reason=reason)))
+            case _:
+                pass  # A sleep: the loop's own timer ends it.
+
+    def _start_step(self, call: StepCall) -> None:
+        if call.interrupted and call.at_most_once:
+            self.arrivals.append(Arrival(_interrupted(call), call))
+            return
+        if call.when is not None and call.when > self.hub.clock.now():
+            call.started = False
+            return  # Its next attempt is due later; `_settle` has the run rung for it.
+        self.execution.retrying.pop(call, None)
+        self.in_flight += 1
+        task = call.task = self.hub.spawn(self._run_step(call))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def wake(self) -> None:
+        """An instant has come for which the run was to be rung: start the attempts that are due, fire the timers."""
+        self.rung_for = None
+        now = self.hub.clock.now()
+        for call in list(self.execution.retrying):
+            if not call.started and (call.when is None or call.when <= now):
+                self._start(call)
+        if not self._pumping and not self.is_over:
+            self.hub.spawn(self.pump())
+
+    async def _run_step(self, call: StepCall) -> None:
+        """One attempt of a step, from its start to the run having gone on with its outcome."""
+        number = call.attempt + 1
+        try:
+            if call.at_most_once and not await self._record_start(call, number):
+                return
+            result = await self.hub.perform(self, call, number)
+            if isinstance(result, Returned):
+                value, blob = await self.keep(result.value)
+                arrival = Arrival(_done(call, number, value, blob), call, live=result.value if blob else None)
+            else:
+                arrival = self._failed(call, number, result)
+        except Exception as error:
+            self.hub.broke(error)
+            return
+        finally:
+            # From here on nobody may cancel this task: it pumps the run.
+            call.task = None
+            self.in_flight -= 1
+        if self.is_over:
+            return
+        self.arrivals.append(arrival)
+        await self.pump()
+
+    async def _record_start(self, call: StepCall, number: int) -> bool:
+        recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        name, occurrence = call.key
+        self.arrive(
+            Arrival(
+                lambda seq, at: StepStarted(seq=seq, at=at, name=name, occurrence=occurrence, attempt=number),
+                call,
+                done=recorded,
+            )
+        )
+        return await recorded
+
+    def _failed(self, call: StepCall, number: int, result: Raised) -> Arrival:
+        name, occurrence = call.key
+        if result.pause_s is None:
+            return Arrival(
+                lambda seq, at: StepFailed(
+                    seq=seq,
+                    at=at,
+                    name=name,
+                    occurrence=occurrence,
+                    error=result.error,
+                    attempt=number,
+                    reason="timeout" if result.timed_out else "error",
+                ),
+                call,
+            )
+        next_at = round(self.hub.clock.now() + result.pause_s, 6)
+        call.started = False
+        return Arrival(
+            lambda seq, at: StepRetrying(
+                seq=seq,
+                at=at,
+                name=name,
+                occurrence=occurrence,
+                error=result.error,
+                attempt=number,
+                next_at=next_at,
+            ),
+            call,
+        )
+
+    # --- leaving -----------------------------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Leave memory: steps are stopped, nothing is recorded any more."""
+        self.is_over = True
+        for task in list(self.tasks):
+            task.cancel()
+        for arrival in self.arrivals:
+            arrival.answer(False)
+        self.arrivals.clear()
+        for operation in self.execution.journal.pending.values():
+            self.hub.forget_wait(self, operation)
+        self.execution.evict()
+
+
+def _outlives(operation: Operation) -> bool:
+    """A child's end is awaited even when the body no longer waits for its result."""
+    return isinstance(operation, ChildCall)
+
+
+def _done(call: StepCall, number: int, value: Value, blob: Blob | None) -> Callable[[int, float], Outcome]:
+    name, occurrence = call.key
+
+    def make(seq: int, at: float) -> Outcome:
+        return StepDone(
+            seq=seq, at=at, name=name, occurrence=occurrence, value=value, blob=blob, attempt=number
+        )
+
+    return make
+
+
+def _interrupted(call: StepCall) -> Callable[[int, float], Outcome]:
+    name, occurrence = call.key
+    number = call.attempt + 1
+    error = failure_of(RunEndedError("the engine ended while the step ran; whether its effect happened is unknown"))
+    error = msgspec.structs.replace(error, type="Interrupted", traceback="")
+
+    def make(seq: int, at: float) -> Outcome:
+        return StepFailed(
+            seq=seq, at=at, name=name, occurrence=occurrence, error=error, attempt=number, reason="interrupted"
+        )
+
+    return make
+
+
+def arrived(wait: MailWait, value: Value, blob: Blob | None, source: str | None) -> Callable[[int, float], Outcome]:
+    """Builds the outcome with which mail reaches *wait*."""
+    name, occurrence = wait.key
+    subject = wait.subject
+
+    def make(seq: int, at: float) -> Outcome:
+        if wait.kind == "event":
+            return EventArrived(
+                seq=seq, at=at, name=name, occurrence=occurrence, event_id=subject, value=value, blob=blob, source=source
+            )
+        return WebhookArrived(
+            seq=seq, at=at, name=name, occurrence=occurrence, webhook=subject, value=value, blob=blob
+        )
+
+    return make
+
+
+def child_ended(
+    call: ChildCall, status: RunStatus, value: Value, blob: Blob | None, head: Head
+) -> Callable[[int, float], Outcome]:
+    """Builds the outcome with which a child's end reaches its parent."""
+    name, occurrence = call.key
+
+    def make(seq: int, at: float) -> Outcome:
+        return ChildEnded(
+            seq=seq,
+            at=at,
+            name=name,
+            occurrence=occurrence,
+            run_id=call.child_id,
+            status=str(status),
+            value=value,
+            blob=blob,
+            error=head.error,
+        )
+
+    return make
+
+
+__all__ = ["Arrival", "Hub", "Runner", "arrived", "attempt", "child_ended"]

@@ -1,0 +1,117 @@
+"""How a step is run: on the host's loop or in a worker thread, bounded in time, tried again, its value encoded."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from boxflow.codec import encode_value
+from boxflow.context import StepInfo, current_step
+from boxflow.errors import EncodeError, NestedStepError, NonRetryableError, NotDurableError, RetryAfterError
+from boxflow.failure import failure_of
+from boxflow.journal import StepCall
+from boxflow.model import Failure, seconds
+from boxflow.retry import Retry
+
+NEVER_AGAIN = (NonRetryableError, NestedStepError, NotDurableError, EncodeError)
+"""Failures that another attempt cannot mend."""
+
+
+@attrs.frozen
+class Returned:
+    """The attempt returned; *value* is encoded."""
+
+    value: bytes
+
+
+@attrs.frozen
+class Raised:
+    """The attempt failed; the next one starts after *pause_s*, or there is none."""
+
+    error: Failure
+    pause_s: float | None
+    timed_out: bool
+
+
+async def attempt(
+    run_id: str, call: StepCall, number: int, default_retry: Retry | None, jitter: float, limiter: anyio.CapacityLimiter
+) -> Returned | Raised:
+    """Run one attempt of *call*, and say what to do next.
+
+    :param jitter: a random number in [0, 1), for the pause before the next attempt
+    """
+    name, occurrence = call.key
+    token = current_step.set(
+        StepInfo(
+            run_id=run_id,
+            name=name,
+            occurrence=occurrence,
+            attempt=number,
+            idempotency_key=f"{run_id}:{name}:{occurrence}",
+        )
+    )
+    retry = call.retry or default_retry
+    try:
+        if call.timeout_s is None:
+            value = await _call(call.fn, call.args, limiter)
+        else:
+            deadline = asyncio.timeout(call.timeout_s)
+            try:
+                async with deadline:
+                    value = await _call(call.fn, call.args, limiter)
+            except TimeoutError as error:
+                if not deadline.expired():
+                    raise
+                failure = Failure(type="TimeoutError", message=f"no result within {call.timeout_s:g} s")
+                return Raised(failure, _pause_s(retry, error, number, jitter), timed_out=True)
+        try:
+            return Returned(encode_value(value, call.type))
+        except EncodeError as refusal:
+            # The refusal's own words begin with what was returned: "a set, which JSON cannot keep; ...".
+            message = f"step {name!r} returned {refusal}"
+            return Raised(failure_of(refusal, message=message), None, timed_out=False)
+    except Exception as error:
+        return Raised(failure_of(error), _pause_s(retry, error, number, jitter), timed_out=False)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Nobody cancelled this step: its function raised CancelledError by itself, which is a failure like any other.
+        return Raised(failure_of(error), _pause_s(retry, Exception(), number, jitter), timed_out=False)
+    finally:
+        current_step.reset(token)
+
+
+async def _call(fn: Callable[..., Any], args: tuple[Any, ...], limiter: anyio.CapacityLimiter) -> Any:
+    if is_async(fn):
+        return await cast(Awaitable[Any], fn(*args))
+    value = await anyio.to_thread.run_sync(fn, *args, abandon_on_cancel=True, limiter=limiter)
+    # A plain function may hand back a coroutine, as a lambda around a coroutine function does.
+    return await value if inspect.isawaitable(value) else value
+
+
+def is_async(fn: Callable[..., Any]) -> bool:
+    """Whether calling *fn* gives a coroutine: an `async def`, a partial of one, or an object whose `__call__` is one."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+
+
+def _pause_s(retry: Retry | None, error: Exception, number: int, jitter: float) -> float | None:
+    """How long to wait before the next attempt; None when there is none."""
+    if isinstance(error, NEVER_AGAIN):
+        return None
+    if isinstance(error, RetryAfterError):
+        # Raising it asks for another try, so it has the default attempts even where no policy was given.
+        limit = (retry or Retry()).attempts
+        return None if limit is not None and number >= limit else seconds(error.delay)
+    if retry is None or not retry.wants(error) or (retry.attempts is not None and number >= retry.attempts):
+        return None
+    return retry.pause_s(number, jitter)

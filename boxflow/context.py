@@ -20,7 +20,7 @@ from uuid import UUID
 import attrs
 
 from boxflow.boxes import Box, Boxes, BoxSpec
-from boxflow.codec import ANY, decode_value, encode_loose, encode_value, return_type
+from boxflow.codec import ANY, decode_value, encode_loose, return_type
 from boxflow.errors import (
     ChildFailedError,
     ConfigurationError,
@@ -37,10 +37,20 @@ from boxflow.errors import (
 from boxflow.journal import CancelCall, ChildCall, MailWait, Operation, SleepCall, StepCall
 from boxflow.loop import Evicted
 from boxflow.mail import Notified, Webhook, WebhookRequest
-from boxflow.model import ChildEnded, Duration, EventArrived, RunStatus, StepDone, StepFailed, WebhookArrived, seconds, utc
+from boxflow.model import (
+    ChildEnded,
+    Duration,
+    EventArrived,
+    RunStatus,
+    StepDone,
+    StepFailed,
+    WebhookArrived,
+    seconds,
+    utc,
+)
 from boxflow.retry import Retry
 from boxflow.web import Response
-from boxflow.workflow import I, O, Workflow
+from boxflow.workflow import I, O, Workflow, encode_payload
 
 if TYPE_CHECKING:
     from boxflow.execution import Execution
@@ -385,9 +395,7 @@ class Context:
         """
         self._enter(name)
         found = self._services.find_workflow(workflow)
-        if payload is ...:
-            payload = found.default_payload
-        encoded = encode_value(payload, found.payload_type)
+        encoded = encode_payload(found, payload)
         if run_id is None:
             occurrence = self._execution.journal.occurrence_of_next(name)
             run_id = f"{self.run_id}/{name}" + ("" if occurrence == 1 else f"#{occurrence}")

@@ -2,9 +2,10 @@
 
 The engine is the hub between its parts, each of which answers one question:
 
-    residents.py    which runs are in memory?                    runner.py      how does one of them go on?
-    mailroom.py     how does mail find its wait?                 steps.py       how is a step run?
-    timekeeper.py   what is due when?                            box_keeper.py  which boxes must go?
+    residents.py    which runs are in memory?          runner.py      how does one of them go on?
+    mailroom.py     how does mail find its wait?       steps.py       how is a step run?
+    children.py     how do runs find their children?   steering.py    how is a run cancelled, resumed, forked?
+    timekeeper.py   what is due when?                  box_keeper.py  which boxes must go?
 """
 
 from __future__ import annotations
@@ -24,51 +25,45 @@ import msgspec
 
 from boxflow.box_keeper import RecordedSandbox, box_id_for
 from boxflow.boxes import Box, Boxes, BoxSpec
+from boxflow.children import Children
 from boxflow.codec import decode_value, encode_loose, encode_value
 from boxflow.errors import (
     BoxflowError,
     ConfigurationError,
-    DuplicateWorkflowError,
-    EncodeError,
     RunNotFoundError,
     RunStateError,
     StoreClosedError,
     StoreFailedError,
     WebhookTokenError,
-    WorkflowNotFoundError,
 )
 from boxflow.execution import Execution
-from boxflow.journal import ChildCall, Key, MailWait, Operation, StepCall
+from boxflow.journal import ChildCall, MailWait, Operation, StepCall
 from boxflow.mail import Notified, Webhook, WebhookRequest, make_token, read_token
 from boxflow.mailroom import Mailroom
 from boxflow.model import (
-    CancelAsked,
     Change,
     Duration,
-    EventArrived,
-    Failure,
     Head,
     Item,
     Outcome,
     Put,
     RunRecord,
-    RunResumed,
     RunStatus,
     Value,
-    WebhookArrived,
     seconds,
 )
 from boxflow.monitor import BlockingMonitor
 from boxflow.plugins import resolve_store
 from boxflow.ports import Clock, RunQuery, Sandbox, Store, StoredRun
+from boxflow.registry import Registry
 from boxflow.residents import Residents
-from boxflow.resume import counting, dropped_by_resume, failed_children, mail_of, prefix_before
-from boxflow.runner import Arrival, Runner, child_ended
+from boxflow.runner import Runner
 from boxflow.runs import Run
+from boxflow.steering import Steering
 from boxflow.steps import Raised, Returned, attempt
 from boxflow.timekeeper import SystemClock, Timekeeper
 from boxflow.web import Response, request
-from boxflow.workflow import I, O, Workflow, version_order
+from boxflow.workflow import I, O, Workflow, encode_payload
 
 T = TypeVar("T")
 
@@ -122,7 +117,7 @@ class Engine:
             raise ConfigurationError(f"max_resident_runs={max_resident_runs} must not be negative")
         if max_concurrent_steps < 1:
             raise ConfigurationError(f"max_concurrent_steps={max_concurrent_steps} must be at least 1")
-        self._workflows = _by_name(workflows)
+        self._registry = Registry(workflows)
         self.store: Store = resolve_store(store)
         self.clock: Clock = clock or SystemClock()
         self.max_payload_bytes = max_payload_bytes
@@ -135,13 +130,15 @@ class Engine:
         self._mailroom = Mailroom(self, keep_s=seconds(keep_events), max_kept=max_kept_events)
         self._timekeeper = Timekeeper(self.clock, self._ring)
         self._residents = Residents(self, limit=max_resident_runs)
+        self._children = Children(self)
+        self._steering = Steering(self, self._mailroom)
         self._monitor = None if blocking_limit is None else BlockingMonitor(seconds(blocking_limit))
         self._slots = asyncio.Semaphore(max_concurrent_steps)
         self._threads = anyio.CapacityLimiter(max_concurrent_steps)
         self._jitter = random.Random()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._followers: dict[str, set[asyncio.Event]] = {}
-        self._parents: dict[str, dict[ChildCall, Runner]] = {}
+        self._ending: dict[str, set[asyncio.Event]] = {}
         self._context = contextvars.Context()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._broken: BaseException | None = None
@@ -206,7 +203,7 @@ class Engine:
         """Rouse what was running, set the timers of what waits, hand over what was kept, delete what nobody owns."""
         driven = await self._find_all(frozenset({RunStatus.PENDING, RunStatus.RUNNING}))
         for stored in reversed(driven):
-            self._launch_later(stored.record, stored.head)
+            self.launch(stored.record, stored.head)
         for stored in await self._find_all(frozenset({RunStatus.WAITING})):
             run_id = stored.record.run_id
             if stored.head.due is not None:
@@ -264,7 +261,7 @@ class Engine:
         self._residents.leave_all()
         self._wake_followers()
 
-    def _check(self) -> None:
+    def check(self) -> None:
         if self._loop is None:
             raise StoreClosedError("the engine is not running; use it inside `async with Engine(...) as engine:`")
         if self._broken is not None:
@@ -313,13 +310,14 @@ class Engine:
         :raises EncodeError: the payload does not fit its type, or cannot be kept
         :raises RunStateError: a run of another workflow has this id
         """
-        self._check()
+        self.check()
         found = self.find_workflow(workflow)
-        if payload is ...:
-            payload = found.default_payload
-        encoded = _encoded(found, payload)
         stored = await self._create(
-            found, encoded, run_id=_checked_id(run_id, "run_id"), labels=tuple(labels), delay=delay, parent=None
+            found,
+            encode_payload(found, payload),
+            run_id=_checked_id(run_id, "run_id"),
+            labels=tuple(labels),
+            delay=delay,
         )
         return Run(self, stored.record)
 
@@ -363,7 +361,7 @@ class Engine:
 
         :raises RunNotFoundError: there is none
         """
-        self._check()
+        self.check()
         stored = await self.store.get_run(run_id)
         if stored is None:
             raise RunNotFoundError(run_id)
@@ -378,7 +376,7 @@ class Engine:
         limit: int | None = None,
     ) -> AsyncIterator[Run[Any]]:
         """Runs that match all that is given, newest first: `async for run in engine.runs(status="failed"):`."""
-        self._check()
+        self.check()
         statuses = None
         if status is not None:
             given = [status] if isinstance(status, str) else status
@@ -404,7 +402,7 @@ class Engine:
         :raises RunEndedError: that run is over
         :raises EventsFullError: too many events are kept already
         """
-        self._check()
+        self.check()
         _checked_id(event_id, "event_id")
         encoded = encode_loose(data)
         if run_id is None:
@@ -417,7 +415,7 @@ class Engine:
         :raises WebhookTokenError: the token was not issued by this engine, or its run is gone
         :raises RunEndedError: its run is over
         """
-        self._check()
+        self.check()
         assert self._secret is not None
         run_id, name = read_token(self._secret, token)
         data = encode_value(call, WebhookRequest)
@@ -429,7 +427,7 @@ class Engine:
     # --- what runs ask (runs.Hub) --------------------------------------------------------------------------------------
 
     async def find(self, run_id: str) -> StoredRun | None:
-        self._check()
+        self.check()
         return await self.store.get_run(run_id)
 
     def live_status(self, run_id: str, stored: Head) -> RunStatus:
@@ -439,32 +437,37 @@ class Engine:
         return RunStatus.RUNNING if runner.in_flight or not runner.is_settled else RunStatus.WAITING
 
     async def read(self, run_id: str, after: int = 0) -> list[Outcome]:
-        self._check()
+        self.check()
         return await self._with_blobs(run_id, await self.store.read_journal(run_id, after=after))
 
-    def follow(self, run_id: str) -> asyncio.Event:
+    def follow(self, run_id: str, *, until_end: bool = False) -> asyncio.Event:
         change = asyncio.Event()
-        self._followers.setdefault(run_id, set()).add(change)
+        followers = self._ending if until_end else self._followers
+        followers.setdefault(run_id, set()).add(change)
         return change
 
     def unfollow(self, run_id: str, change: asyncio.Event) -> None:
-        followers = self._followers.get(run_id)
-        if followers is not None:
-            followers.discard(change)
-            if not followers:
-                del self._followers[run_id]
+        for followers in (self._ending, self._followers):
+            changes = followers.get(run_id)
+            if changes is not None:
+                changes.discard(change)
+                if not changes:
+                    del followers[run_id]
 
-    def changed(self, run_id: str) -> None:
-        """The run's journal or head has changed."""
+    def changed(self, run_id: str, *, ended: bool = False) -> None:
+        """The run's journal or head has changed; *ended*: it will not go on by itself."""
         for change in self._followers.get(run_id, ()):
             change.set()
+        if ended:
+            for change in self._ending.get(run_id, ()):
+                change.set()
 
     def _wake_followers(self) -> None:
-        for run_id in list(self._followers):
-            self.changed(run_id)
+        for run_id in [*self._followers, *self._ending]:
+            self.changed(run_id, ended=True)
 
     def result_type(self, record: RunRecord) -> object:
-        found = self._workflow_of(record)
+        found = self._registry.get(record.workflow, record.version)
         return Any if found is None else found.return_type
 
     async def result_bytes(self, run_id: str, head: Head) -> bytes:
@@ -473,130 +476,18 @@ class Engine:
         return bytes(head.result)
 
     async def cancel_run(self, run_id: str, reason: str | None) -> None:
-        self._check()
-        stored = await self.store.get_run(run_id)
-        if stored is None:
-            raise RunNotFoundError(run_id)
-        head = stored.head
-        if head.status.is_final:
-            return
-        has_begun = head.status is not RunStatus.PENDING or stored.record.start_at <= self.clock.now()
-        if head.status is RunStatus.DIVERGED or not has_begun:
-            await self._end_unbegun(stored, reason)
-            return
-        runner = await self.rouse(run_id)
-        if runner is None:
-            return await self.cancel_run(run_id, reason)
-        recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        runner.arrive(Arrival(lambda seq, at: CancelAsked(seq=seq, at=at, reason=reason), done=recorded))
-        if not await recorded:
-            self._check()
-
-    async def _end_unbegun(self, stored: StoredRun, reason: str | None) -> None:
-        """Cancel a run whose body does not run: it has not begun, or its code does not fit."""
-        record, head = stored.record, stored.head
-        fence = await self.store.claim(record.run_id, self.owner)
-        now = round(self.clock.now(), 6)
-        seq = head.length + 1
-        new = Head(
-            status=RunStatus.CANCELLED,
-            length=seq,
-            reason=reason,
-            error=Failure(type="RunCancelledError", message=reason or "the run was cancelled"),
-            updated_at=now,
-        )
-        changes = await self.closing_changes(record.run_id)
-        await self.store.append(record.run_id, [CancelAsked(seq=seq, at=now, reason=reason)], new, fence, changes)
-        self.changed(record.run_id)
-        await self._tell_parents(record.run_id, new)
-        await self._reap()
+        await self._steering.cancel(run_id, reason)
 
     async def resume_run(self, run_id: str, *, accept_divergence: bool) -> None:
-        self._check()
-        stored = await self.store.get_run(run_id)
-        if stored is None:
-            raise RunNotFoundError(run_id)
-        head = stored.head
-        if head.status not in (RunStatus.FAILED, RunStatus.DIVERGED):
-            raise RunStateError(
-                f"run {run_id!r} is {head.status}; only a failed or diverged run is resumed. "
-                "`restart()` begins it anew, `fork(before=...)` branches it"
-            )
-        outcomes = counting(await self.read(run_id))
-        dropped: list[Outcome] = []
-        if head.status is RunStatus.FAILED:
-            dropped = dropped_by_resume(outcomes, head, self._pending_before(stored, outcomes))
-            for child_id in failed_children(outcomes, head):
-                child = await self.store.get_run(child_id)
-                if child is not None and child.head.status in (RunStatus.FAILED, RunStatus.DIVERGED):
-                    await self.resume_run(child_id, accept_divergence=accept_divergence)
-        now = max(round(self.clock.now(), 6), outcomes[-1].at if outcomes else 0.0)
-        seq = head.length + 1
-        resumed = RunResumed(
-            seq=seq, at=now, dropped=tuple(outcome.seq for outcome in dropped), accept_divergence=accept_divergence
-        )
-        fence = await self.store.claim(run_id, self.owner)
-        new = Head(status=RunStatus.RUNNING, length=seq, updated_at=now)
-        await self.store.append(run_id, [resumed], new, fence, self._returned_mail(run_id, mail_of(dropped)))
-        self.changed(run_id)
-        self._launch_later(stored.record, new)
-
-    def _returned_mail(self, run_id: str, mail: Sequence[EventArrived | WebhookArrived]) -> list[Change]:
-        return self._mailroom.put_back(
-            run_id,
-            [
-                ("event", item.event_id, bytes(item.value), item.source)
-                if isinstance(item, EventArrived)
-                else ("webhook", item.webhook, bytes(item.value), None)
-                for item in mail
-            ],
-        )
-
-    def _pending_before(self, stored: StoredRun, outcomes: Sequence[Outcome]) -> Any:
-        def pending_before(position: int) -> frozenset[Key]:
-            scratch = self._execution(stored.record)
-            try:
-                before = [outcome for outcome in scratch.prepare(outcomes) if outcome.seq < position]
-                scratch.begin()
-                for outcome in before:
-                    scratch.deliver(outcome)
-                return frozenset(scratch.journal.pending)
-            finally:
-                scratch.evict()
-
-        return pending_before
+        await self._steering.resume(run_id, accept_divergence=accept_divergence)
 
     async def restart_run(self, run_id: str) -> Run[Any]:
-        self._check()
-        stored = await self.store.get_run(run_id)
-        if stored is None:
-            raise RunNotFoundError(run_id)
-        record = stored.record
-        found = self.find_workflow(record.workflow)
-        payload = await self._payload_bytes(record)
-        new = await self._create(found, payload, run_id=None, labels=record.labels, delay=None, parent=None)
-        return Run(self, new.record)
+        record = (await self._steering.stored(run_id)).record
+        found, payload = self.find_workflow(record.workflow), await self._payload_bytes(record)
+        return Run(self, (await self._create(found, payload, labels=record.labels)).record)
 
     async def fork_run(self, run_id: str, *, before: str, occurrence: int) -> Run[Any]:
-        self._check()
-        stored = await self.store.get_run(run_id)
-        if stored is None:
-            raise RunNotFoundError(run_id)
-        copied = prefix_before(await self.store.read_journal(run_id), before, occurrence, run_id)
-        new_id = self._new_id()
-        record = msgspec.structs.replace(stored.record, run_id=new_id, parent=None, created_at=self.clock.now())
-        # Not to be driven before its past is there: an engine that dies in between leaves a run that says so.
-        unfinished = Failure(type="ForkInterrupted", message=f"the fork of {run_id!r} was interrupted; fork again")
-        await self.store.create_run(record, Head(status=RunStatus.DIVERGED, error=unfinished))
-        fence = await self.store.claim(new_id, self.owner)
-        blobs = [outcome.blob for outcome in copied if getattr(outcome, "blob", None) is not None]  # type: ignore[union-attr] # pyright: ignore
-        for blob in [*blobs, record.payload_blob]:
-            if blob is not None:
-                await self.store.put_blob(new_id, await self.store.get_blob(run_id, blob))
-        head = Head(status=RunStatus.RUNNING, length=len(copied), updated_at=self.clock.now())
-        await self.store.append(new_id, copied, head, fence)
-        self._launch_later(record, head)
-        return Run(self, record)
+        return Run(self, await self._steering.fork(run_id, before=before, occurrence=occurrence))
 
     # --- creating and launching --------------------------------------------------------------------------------------
 
@@ -605,14 +496,14 @@ class Engine:
         found: Workflow[Any, Any],
         payload: bytes,
         *,
-        run_id: str | None,
         labels: tuple[str, ...],
-        delay: Duration | None,
-        parent: str | None,
+        run_id: str | None = None,
+        delay: Duration | None = None,
+        parent: str | None = None,
     ) -> StoredRun:
         now = round(self.clock.now(), 6)
         start_at = now if delay is None else round(now + seconds(delay), 6)
-        run_id = run_id or self._new_id()
+        run_id = run_id or self.new_id()
         value, blob = Value(payload), None
         if len(payload) > self.max_payload_bytes:
             value, blob = Value(b"null"), await self.store.put_blob(run_id, payload)
@@ -634,16 +525,22 @@ class Engine:
                 f"run {run_id!r} exists already, of workflow {stored.record.workflow!r}; choose another run_id"
             )
         if stored.head.status is RunStatus.PENDING and self._residents.get(run_id) is None:
-            self._launch_later(stored.record, stored.head)
+            self.launch(stored.record, stored.head)
         return stored
 
-    def _launch_later(self, record: RunRecord, head: Head) -> None:
+    async def create_run(
+        self, found: Workflow[Any, Any], payload: bytes, *, run_id: str, labels: tuple[str, ...], parent: str
+    ) -> StoredRun:
+        """Create a child run, or find it."""
+        return await self._create(found, payload, run_id=run_id, labels=labels, parent=parent)
+
+    def launch(self, record: RunRecord, head: Head) -> None:
         if head.status is RunStatus.PENDING and record.start_at > self.clock.now():
             self._timekeeper.set(record.start_at, record.run_id)
         else:
             self.spawn(self._rouse(record.run_id))
 
-    def _new_id(self) -> str:
+    def new_id(self) -> str:
         # Sorts by time, like a UUID of version 7 (RFC 9562 §5.7): 48 bits of milliseconds, then randomness.
         return f"{int(self.clock.now() * 1000) & 0xFFFFFFFFFFFF:012x}{os.urandom(8).hex()}"
 
@@ -661,9 +558,6 @@ class Engine:
             filled.append(outcome)
         return filled
 
-    def _workflow_of(self, record: RunRecord) -> Workflow[Any, Any] | None:
-        return self._workflows.get(record.workflow, {}).get(record.version)
-
     # --- what residents and runners ask --------------------------------------------------------------------------------
 
     def resident(self, run_id: str) -> Runner | None:
@@ -672,7 +566,7 @@ class Engine:
 
     async def rouse(self, run_id: str) -> Runner | None:
         """The run, in memory; None when it is over, diverged, or has no code here."""
-        self._check()
+        self.check()
         return await self._residents.rouse(run_id)
 
     async def _rouse(self, run_id: str) -> None:
@@ -684,9 +578,10 @@ class Engine:
             return Execution(record, found, payload, self)
         return Execution(record, found, payload, self, drain=self._monitor.drain)
 
-    def _execution(self, record: RunRecord) -> Execution:
+    async def scratch(self, record: RunRecord) -> Execution:
+        """An execution that is only asked, never driven."""
         found = self.find_workflow(record.workflow, record.version)
-        return self.execution(record, found, decode_value(bytes(record.payload), found.payload_type))
+        return self.execution(record, found, decode_value(await self._payload_bytes(record), found.payload_type))
 
     def on_host(self, callback: Any) -> None:
         """Call *callback* in the host's thread, from any thread."""
@@ -718,70 +613,29 @@ class Engine:
         self._mailroom.await_mail(runner, wait)
 
     def await_child(self, runner: Runner, call: ChildCall) -> None:
-        self._parents.setdefault(call.child_id, {})[call] = runner
-        runner.checks += 1
-        self.spawn(self._start_child(runner, call))
-
-    async def _start_child(self, runner: Runner, call: ChildCall) -> None:
-        try:
-            found = self.find_workflow(call.workflow, call.version)
-            stored = await self._create(
-                found, call.payload, run_id=call.child_id, labels=runner.record.labels, delay=None, parent=runner.run_id
-            )
-            if stored.head.status.is_final:
-                await self._tell_parent(runner, call, stored.head)
-            elif call.given_up:
-                await self.cancel_run(call.child_id, f"its parent {runner.run_id!r} no longer waits for it")
-        except (WorkflowNotFoundError, RunStateError) as error:
-            head = Head(status=RunStatus.FAILED, error=Failure(type=type(error).__name__, message=str(error)))
-            await self._tell_parent(runner, call, head)
-        finally:
-            runner.checks -= 1
-        if not runner.is_over and runner.is_quiet:
-            self.idle(runner)
+        self._children.await_child(runner, call)
 
     def forget_wait(self, runner: Runner, operation: Operation) -> None:
         if isinstance(operation, MailWait):
             self._mailroom.forget(operation)
         elif isinstance(operation, ChildCall):
             if runner.is_over:
-                parents = self._parents.get(operation.child_id)
-                if parents is not None:
-                    parents.pop(operation, None)
-                    if not parents:
-                        del self._parents[operation.child_id]
+                self._children.forget(operation)
             else:
-                reason = f"its parent {runner.run_id!r} no longer waits for it"
-                self.spawn(self._cancel_child(operation.child_id, reason))
-
-    async def _cancel_child(self, child_id: str, reason: str) -> None:
-        # A child that does not exist yet is cancelled by `_start_child`, which looks at `given_up`.
-        with contextlib.suppress(RunNotFoundError):
-            await self.cancel_run(child_id, reason)
+                self._children.give_up(runner, operation)
 
     async def closing_changes(self, run_id: str) -> Sequence[Change]:
         return await self._mailroom.closing_changes(run_id)
 
     def ended(self, runner: Runner) -> None:
         self._residents.leave(runner)
-        self.spawn(self._tell_parents(runner.run_id, runner.head))
+        self.spawn(self._children.tell_parents(runner.run_id, runner.head))
 
-    async def _tell_parents(self, run_id: str, head: Head) -> None:
-        found = await self.store.find_runs(RunQuery(waiting_for=f"child:{run_id}"))
-        for stored in found:
-            # Being roused, a parent looks at its children by itself.
-            await self._residents.rouse(stored.record.run_id)
-        for call, runner in list(self._parents.get(run_id, {}).items()):
-            await self._tell_parent(runner, call, head)
-
-    async def _tell_parent(self, runner: Runner, call: ChildCall, head: Head) -> None:
-        if call.answered:
-            return
-        call.answered = True
-        self._parents.get(call.child_id, {}).pop(call, None)
-        data = await self.result_bytes(call.child_id, head)
-        value, blob = await runner.keep(data)
-        runner.arrive(Arrival(child_ended(call, head.status, value, blob, head), call, live=data if blob else None))
+    async def over(self, run_id: str, head: Head) -> None:
+        """A run has ended that was not in memory."""
+        self.changed(run_id, ended=True)
+        await self._children.tell_parents(run_id, head)
+        await self._reap()
 
     # --- what contexts ask (context.Services) ---------------------------------------------------------------------------
 
@@ -790,22 +644,7 @@ class Engine:
 
         :raises WorkflowNotFoundError: it is not registered with this engine
         """
-        if isinstance(workflow, Workflow):
-            name, version = workflow.name, workflow.version
-        else:
-            name = workflow
-        versions = self._workflows.get(name, {})
-        if version is None:
-            found = versions[max(versions, key=version_order)] if versions else None
-        else:
-            found = versions.get(version)
-        if found is None or (isinstance(workflow, Workflow) and found is not workflow):
-            known = ", ".join(each.title for group in self._workflows.values() for each in group.values()) or "none"
-            what = repr(name) + (f" version {version!r}" if version else "")
-            raise WorkflowNotFoundError(
-                f"workflow {what} is not registered with this engine, which has {known}; add it to Engine([...])"
-            )
-        return found
+        return self._registry.find(workflow, version)
 
     def webhook(self, run_id: str, key: str) -> Webhook:
         assert self._secret is not None
@@ -839,34 +678,6 @@ class Engine:
         timeout_s: float,
     ) -> Response:
         return await request(url, method, headers, json, content, timeout_s, max_bytes=64 * self.max_payload_bytes)
-
-
-def _by_name(workflows: Iterable[Workflow[Any, Any]]) -> dict[str, dict[str, Workflow[Any, Any]]]:
-    found: dict[str, dict[str, Workflow[Any, Any]]] = {}
-    for each in workflows:
-        if not isinstance(each, Workflow):  # pyright: ignore[reportUnnecessaryIsInstance] # callers may be untyped
-            raise ConfigurationError(f"{each!r} is not a workflow; decorate the function with `@workflow`")
-        versions = found.setdefault(each.name, {})
-        other = versions.get(each.version)
-        if other is not None and other is not each:
-            raise DuplicateWorkflowError(
-                f"two workflows are called {each.title}: {_place(other)} and {_place(each)}; "
-                "give one another name=, or another version="
-            )
-        versions[each.version] = each
-    return found
-
-
-def _encoded(workflow: Workflow[Any, Any], payload: object) -> bytes:
-    try:
-        return encode_value(payload, workflow.payload_type, verb="pass")
-    except EncodeError as refusal:
-        raise EncodeError(f"the payload of workflow {workflow.title} is {refusal}") from refusal
-
-
-def _place(workflow: Workflow[Any, Any]) -> str:
-    code = workflow.function.__code__
-    return f"{workflow.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
 
 
 @overload

@@ -85,8 +85,9 @@ def as_not_durable(error: BaseException | None) -> NotDurableError | None:
     for kind, words in _FOREIGN:
         if error.__class__ is kind and words in str(error):
             refusal = NotDurableError(
-                "the workflow body waits for something that belongs to another event loop, which no journal records "
-                f"({error}); make futures, locks and queues in the body, and put what lives outside in a step: "
+                # Not the words of *error*: they hold reprs with memory addresses, which differ on replay.
+                "the workflow body waits for something that belongs to another event loop, which no journal records; "
+                "make tasks, futures, locks and queues in the body, and put what lives outside in a step: "
                 '`await ctx.run("name", function, ...)`'
             )
             refusal.__cause__ = error

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Coroutine
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from boxflow.loop_refusals import as_not_durable
@@ -61,6 +62,39 @@ class WorkflowHandle(asyncio.Handle):
     def __repr__(self) -> str:
         state = "cancelled" if self._cancelled else repr(self._callback)
         return f"<{type(self).__name__} {state}>"
+
+
+class Retry(WorkflowHandle):
+    """A callback that runs again and again while it has something to do, and rests when that is fruitless.
+
+    :param run: decides whether it is run, or rests
+    """
+
+    __slots__ = ("call", "dropped")
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: Context,
+        run: Callable[[Retry], None],
+    ) -> None:
+        super().__init__(run, (self,), context)
+        self.call = partial(callback, *args)
+        self.dropped = False
+
+    def again(self) -> None:
+        """Run it. It makes a new handle when it wants to run again."""
+        self._args = ()
+        self.call()
+
+    def cancel(self) -> None:
+        """Never run it. It takes its turn all the same, since its loop counts the turns."""
+        self.dropped = True
+
+    def cancelled(self) -> bool:
+        """Whether it is never to be run."""
+        return self.dropped
 
 
 class WorkflowTimer(asyncio.TimerHandle):
@@ -122,7 +156,12 @@ class WorkflowTask(asyncio.Task[T]):
     __slots__ = ("_refusal", "context", "number")
 
     def __init__(
-        self, number: int, coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop, name: str, context: Context
+        self,
+        number: int,
+        coroutine: Coroutine[Any, Any, T],
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+        context: Context,
     ) -> None:
         # First: asyncio puts the task in a set while it initialises it.
         self.number = number
@@ -132,6 +171,10 @@ class WorkflowTask(asyncio.Task[T]):
 
     def __hash__(self) -> int:
         return self.number
+
+    def be_silent(self) -> None:
+        """It is about to be thrown away: it does not complain that it was pending."""
+        self._log_destroy_pending = False
 
     def get_coro(self) -> Any:
         """The coroutine it was made from."""
@@ -143,7 +186,7 @@ class WorkflowTask(asyncio.Task[T]):
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Ask it to end with `CancelledError`, as `asyncio.Task.cancel` does."""
-        if msg.__class__ is str and msg.startswith(ANYIO_REASON):  # type: ignore[union-attr] # a str, by the check
+        if msg.__class__ is str and msg.startswith(ANYIO_REASON):
             owner: Any = self.get_loop()
             return bool(owner.cancel_in_order(self.number, msg, super().cancel))
         return super().cancel(msg)

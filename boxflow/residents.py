@@ -37,7 +37,7 @@ class Hub(Protocol):
 
     async def read(self, run_id: str, after: int = 0) -> Sequence[Outcome]: ...
 
-    def changed(self, run_id: str) -> None: ...
+    def changed(self, run_id: str, *, ended: bool = False) -> None: ...
 
     def on_host(self, callback: Any) -> None: ...
 
@@ -122,7 +122,7 @@ class Residents:
             updated_at=round(self._hub.clock.now(), 6),
         )
         await self._hub.store.append(stored.record.run_id, [], head, fence)
-        self._hub.changed(stored.record.run_id)
+        self._hub.changed(stored.record.run_id, ended=True)
 
     def _violated(self, runner: Runner) -> None:
         if not runner.is_over:

@@ -64,7 +64,7 @@ class Hub(Protocol):
 
     def ring_at(self, when: float, run_id: str) -> None: ...
 
-    def changed(self, run_id: str) -> None: ...
+    def changed(self, run_id: str, *, ended: bool = False) -> None: ...
 
     def idle(self, runner: Runner) -> None: ...
 
@@ -326,6 +326,7 @@ class Runner:
         await self.hub.store.append(self.run_id, outcomes, head, self.fence, changes)
         self.head = head
         self.is_over = True
+        self.hub.changed(self.run_id, ended=True)
         self.hub.ended(self)
 
     async def keep(self, data: bytes) -> tuple[Value, Blob | None]:

@@ -23,7 +23,7 @@ class Hub(Protocol):
 
     async def read(self, run_id: str, after: int = 0) -> list[Outcome]: ...
 
-    def follow(self, run_id: str) -> asyncio.Event: ...
+    def follow(self, run_id: str, *, until_end: bool = False) -> asyncio.Event: ...
 
     def unfollow(self, run_id: str, change: asyncio.Event) -> None: ...
 
@@ -143,7 +143,7 @@ class Run(Generic[O]):
         return stored
 
     async def _ended(self) -> Head:
-        change = self._hub.follow(self.id)
+        change = self._hub.follow(self.id, until_end=True)
         try:
             while True:
                 change.clear()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, overload
 
 import attrs
 
-from boxflow.codec import payload_type, return_type
-from boxflow.errors import ConfigurationError
+from boxflow.codec import encode_value, payload_type, return_type
+from boxflow.errors import ConfigurationError, EncodeError
 from boxflow.model import Duration, Failure, RunStatus, seconds
 from boxflow.retry import Retry
 
@@ -139,6 +139,19 @@ def workflow(
         )
 
     return decorate if function is None else decorate(function)
+
+
+def encode_payload(workflow: Workflow[Any, Any], payload: object) -> bytes:
+    """*payload* as the workflow's second parameter takes it; `...` stands for none given.
+
+    :raises EncodeError: it does not fit, or cannot be kept
+    """
+    if payload is ...:
+        payload = workflow.default_payload
+    try:
+        return encode_value(payload, workflow.payload_type, verb="pass")
+    except EncodeError as refusal:
+        raise EncodeError(f"the payload of workflow {workflow.title} is {refusal}") from refusal
 
 
 def version_order(version: str) -> tuple[int, int, str]:

@@ -1,4 +1,4 @@
-"""The small collections of a store, in memory: items by key, in the order of their keys, and by the run they belong to."""
+"""The small collections of a store, in memory: items by key, in order, and by the run they belong to."""
 
 from __future__ import annotations
 

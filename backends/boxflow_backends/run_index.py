@@ -1,7 +1,7 @@
 """Which runs match a query, answered without looking at all of them.
 
-Both the memory store and the file store keep one `RunIndex` over the runs they hold in memory. It is sized for a million
-runs that wait: one small untracked struct a run, no per-run containers, indexes only over what is rare or selective.
+Both the memory store and the file store keep one `RunIndex` over the runs they hold in memory. It is sized for a
+million runs that wait: one small untracked struct a run, indexes only over what is rare or selective.
 """
 
 from __future__ import annotations

@@ -8,6 +8,9 @@ The tests are coroutine functions; run them with any pytest plugin that runs tho
 `setsid` and `git`.
 """
 
+# The names of tests are their promises, and asserting is what they do.
+# ruff: noqa: D102, S101, PT018
+
 from __future__ import annotations
 
 import asyncio
@@ -50,7 +53,7 @@ class SandboxContract:
     """The promises of `Sandbox`, one a test."""
 
     def make_sandbox(self, directory: Path) -> Sandbox:
-        """A sandbox, not yet entered, that keeps what it must keep in *directory*. Called twice it finds the same boxes."""
+        """A sandbox, not yet entered, that keeps what it must keep in *directory*; a second one finds the same boxes."""
         raise NotImplementedError(f"{type(self).__name__} must say how its sandbox is made: override make_sandbox")
 
     @asynccontextmanager
@@ -238,10 +241,10 @@ class SandboxContract:
                 await box.exec.command("true", cwd="missing")
 
     async def test_variables_of_the_call_win_over_those_of_the_box(self, tmp_path: Path) -> None:
-        async with self.sandbox(tmp_path) as sandbox:
-            async with Boxes(sandbox).create(env={"A": "box", "B": "box"}) as box:
-                result = await box.exec.command("echo $A $B", env={"B": "call"})
-                assert result.stdout == "box call\n"
+        variables = {"A": "box", "B": "box"}
+        async with self.sandbox(tmp_path) as sandbox, Boxes(sandbox).create(env=variables) as box:
+            result = await box.exec.command("echo $A $B", env={"B": "call"})
+            assert result.stdout == "box call\n"
 
     async def test_the_environment_of_the_caller_does_not_enter_the_box(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

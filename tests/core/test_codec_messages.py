@@ -88,7 +88,10 @@ MESSAGES: list[tuple[Any, Any, str]] = [
     (
         None,
         str,
-        "None, which does not fit its type str: Expected `str`, got `null`; return what the type says, or change the type",
+        (
+            "None, which does not fit its type str: Expected `str`, got `null`; "
+            "return what the type says, or change the type"
+        ),
     ),
     (object(), ANY, "an object, which JSON cannot keep; return plain data, a dataclass or an attrs class"),
     (

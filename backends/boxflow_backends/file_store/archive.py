@@ -1,8 +1,8 @@
 """Finished runs at rest: files that are never scanned, each with an index to look up an id or walk by age.
 
-`archive/NNNNNNNN.jsonl` has one line a run, oldest first. Beside it `NNNNNNNN.index`, binary and mapped into memory: the
-hashes of the run ids, sorted, the row that each belongs to, and the rows in the order of the lines. Which archives count
-is said by the checkpoint; a file that it does not name is a leftover.
+`archive/NNNNNNNN.jsonl` has one line a run, oldest first. Beside it `NNNNNNNN.index`, binary and mapped into memory:
+the hashes of the run ids, sorted, the row that each belongs to, and the rows in the order of the lines. Which archives
+count is said by the checkpoint; a file that it does not name is a leftover.
 """
 
 from __future__ import annotations
@@ -56,13 +56,16 @@ class Archive:
             self.size_bytes = disk.size(file_path(root, Kind.ARCHIVE, number))
         except (FileNotFoundError, ValueError) as error:
             raise damaged(path, 0, "the archive or its index is missing") from error
-        magic, count, data_bytes, newest, crc = _HEADER.unpack_from(data.ljust(_HEADER.size) if not data else data)
+        if len(data) < _HEADER.size:
+            raise damaged(path, 0, "the index is cut off")
+        magic, count, data_bytes, newest, crc = _HEADER.unpack_from(data)
         whole = _HEADER.size + count * (8 + 4 + _ROW.size)
         if magic != _MAGIC or len(data) != whole or data_bytes != self.size_bytes:
             raise damaged(path, 0, "the index and its archive do not belong together")
         self.count: int = count
         self.newest_ended_at: float = newest
-        self._crc: int = crc
+        if crc32(data[_HEADER.size :]) != crc:
+            raise damaged(path, 0, "the checksum of the index is wrong")
         self._data = data
         hashes_end = _HEADER.size + 8 * count
         self._hashes = data[_HEADER.size : hashes_end].cast("Q")

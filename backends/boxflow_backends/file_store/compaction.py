@@ -1,9 +1,9 @@
 """Compaction: sealed segments and the old checkpoint become a new checkpoint, with what is finished put into archives.
 
-What it writes is the state as of the end of the last sealed segment, computed from files alone: the store goes on working
-meanwhile, and what it adds is in later segments, which are replayed on top of the checkpoint. The rename of the new
-checkpoint is the one step at which everything changes over: it says which segments count no more and which archives do. A
-crash before leaves files that do not count, a crash after leaves files that no longer count; opening removes both.
+What it writes is the state as of the end of the last sealed segment, computed from files alone: the store goes on
+working meanwhile, and what it adds is in later segments, which are replayed on top of the checkpoint. The rename of the
+new checkpoint is the one step at which everything changes over: it says which segments count no more and which archives
+do. A crash before leaves files that do not count, a crash after leaves files that count no more; opening removes both.
 """
 
 from __future__ import annotations
@@ -69,14 +69,18 @@ class Compacted:
     """What changed over: where runs are now.
 
     :param carried: runs in the checkpoint and their places
-    :param archived: runs that went into an archive and their places
+    :param archived: runs in new archives and their places
+    :param ended: those of them that were live until now
+    :param gone: what does not count in the archives that are kept; *all_gone* also in those that are not
     """
 
     upto: int
     carried: list[tuple[str, int]] = attrs.field(factory=list[tuple[str, int]])
     archived: list[tuple[str, int]] = attrs.field(factory=list[tuple[str, int]])
     archives: tuple[Archive, ...] = ()
+    ended: frozenset[str] = frozenset()
     gone: set[tuple[int, str]] = attrs.field(factory=set[tuple[int, str]])
+    all_gone: set[tuple[int, str]] = attrs.field(factory=set[tuple[int, str]])
     checkpoint_bytes: int = 0
 
 
@@ -159,7 +163,13 @@ class Compaction:
     """One compaction. `run` does all of it up to the change-over; then the store switches, and calls `remove_old`."""
 
     def __init__(
-        self, disk: Disk, root: Path, plan: Plan, *, forget: Callable[[Archive, Sequence[str]], bool], stopped: Callable[[], bool]
+        self,
+        disk: Disk,
+        root: Path,
+        plan: Plan,
+        *,
+        forget: Callable[[Archive, Sequence[str]], bool],
+        stopped: Callable[[], bool],
     ) -> None:
         self._disk = disk
         self._root = root
@@ -215,6 +225,8 @@ class Compaction:
         # Newest first: that is the order in which an id is looked up.
         done.archives = tuple(sorted(archives, key=lambda archive: -archive.number))
         kept = {archive.number for archive in done.archives}
+        done.ended = frozenset(run_id for _, run_id in ended)
+        done.all_gone = gone
         done.gone = {entry for entry in gone if entry[0] in kept}
         self._write_checkpoint(files, after, alive)
         return done

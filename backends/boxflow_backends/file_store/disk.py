@@ -1,4 +1,4 @@
-"""Every system call the file store makes on files, in one small object, so that a test can put another disk in its place.
+"""Every system call the file store makes on files, in one small object that a test can replace with a disk of its own.
 
 Nothing here decides anything. All of it may block, and is called only from threads of the store.
 """
@@ -28,6 +28,10 @@ class Disk(Protocol):
 
         :raises StoreLockedError: a living process owns it
         """
+        ...
+
+    def is_directory(self, path: Path) -> bool:
+        """Whether there is a directory of that name."""
         ...
 
     def make_directory(self, path: Path) -> None:
@@ -96,6 +100,9 @@ class RealDisk:
 
     def own(self, root: Path) -> Callable[[], None]:
         return Ownership.take(root).release
+
+    def is_directory(self, path: Path) -> bool:
+        return path.is_dir()
 
     def make_directory(self, path: Path) -> None:
         try:

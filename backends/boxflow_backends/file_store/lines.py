@@ -1,8 +1,8 @@
 """The form of a line: what it holds, how its checksum continues the line before, and how a place in a file is written.
 
 Every file of the store but the archive's index is JSON lines. A line ends with `,"crc":"xxxxxxxx"}` and a newline; the
-checksum is the CRC-32 of everything before that, continued from the line before. So no line can be lost, doubled, moved
-or changed in the middle of a file without the next check failing, and any single line can be checked with the one before.
+checksum is the CRC-32 of everything before that, continued from the line before. So no line can be lost, doubled,
+moved or changed in the middle of a file without the next check failing; any line can be checked with the one before.
 """
 
 from __future__ import annotations
@@ -226,8 +226,8 @@ class Files:
 def damaged(path: Path, offset: int, why: str) -> StoreCorruptError:
     """What to say of a file that is not what was written."""
     return StoreCorruptError(
-        f"{str(path)!r} is damaged at byte {offset}: {why}. Nothing was changed on disk. Restore the store's directory from "
-        "a backup, or copy what is readable before it with `head -c` to a new store"
+        f"{str(path)!r} is damaged at byte {offset}: {why}. Nothing was changed on disk. Restore the store's "
+        "directory from a backup, or copy what is readable before it with `head -c` to a new store"
     )
 
 

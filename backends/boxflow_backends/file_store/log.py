@@ -6,7 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from boxflow_backends.file_store.disk import Disk, write_all
-from boxflow_backends.file_store.lines import FORMAT, Kind, Line, encode, file_path, kind_of, number_of, offset_of, place, seal
+from boxflow_backends.file_store.lines import (
+    FORMAT,
+    Kind,
+    Line,
+    encode,
+    file_path,
+    kind_of,
+    number_of,
+    offset_of,
+    place,
+    seal,
+)
 from boxflow_backends.file_store.writer import Durability, Roll, Waiter, Writer
 
 

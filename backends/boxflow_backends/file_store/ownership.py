@@ -17,7 +17,7 @@ _held: set[int] = set()
 
 
 def _leave_to_parent() -> None:
-    # A forked child shares the lock and would keep it after its parent died. Closing, unlike unlocking, ends only its share.
+    # A forked child shares the lock and would keep it after its parent died. Closing, unlike unlocking, ends its share.
     while _held:
         os.close(_held.pop())
 

@@ -35,7 +35,7 @@ class Snapshot:
     :param hidden: archived runs that are live again
     """
 
-    live: Sequence[tuple[float, str, int]]
+    live: Sequence[tuple[float, str, int | StoredRun]]
     archives: tuple[Archive, ...]
     gone: set[tuple[int, str]]
     hidden: frozenset[str]
@@ -103,7 +103,7 @@ def _before(line: Line, first: int) -> int:
 
 def _archived(
     files: Files, archive: Archive, query: RunQuery, before: tuple[float, str] | None, snapshot: Snapshot
-) -> Iterator[tuple[float, str, StoredRun]]:
+) -> Iterator[tuple[float, str, int | StoredRun]]:
     if query.waiting_for is not None or query.due_before is not None:
         return
     for row in archive.newest_first(None if before is None else before[0]):
@@ -118,7 +118,7 @@ def _archived(
             yield row.created_at, line.run, found
 
 
-def _age(found: tuple[float, str, object]) -> tuple[float, str]:
+def _age(found: tuple[float, str, int | StoredRun]) -> tuple[float, str]:
     return found[:2]
 
 

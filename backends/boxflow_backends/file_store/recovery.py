@@ -44,7 +44,8 @@ class Recovered:
     :param good_bytes: how much of the last segment counts
     :param torn_bytes: how much behind that was never whole
     :param crc: the checksum that the next line continues
-    :param sealed_bytes: the size of all segments that the checkpoint does not cover
+    :param sealed: the size of each segment that the checkpoint does not cover
+    :param deleted: runs that were deleted since the checkpoint; a crash may have left their blobs
     """
 
     state: State
@@ -53,7 +54,8 @@ class Recovered:
     torn_bytes: int = 0
     crc: int = 0
     epoch: int = 0
-    sealed_bytes: int = 0
+    sealed: dict[int, int] = attrs.field(factory=dict[int, int])
+    deleted: list[str] = attrs.field(factory=list[str])
 
 
 def recover(disk: Disk, root: Path) -> Recovered:
@@ -193,13 +195,15 @@ def _read_segment(disk: Disk, root: Path, number: int, found: Recovered, *, is_l
             found.epoch = max(found.epoch, line.epoch)
         if line.epoch != found.epoch:
             raise damaged(path, offset, f"an owner of epoch {line.epoch} wrote into epoch {found.epoch}")
+        if line.op == "delete":
+            found.deleted.append(line.run)
         found.state.apply(line, place(Kind.LOG, number, offset), disk, root)
         crc = after
         found.good_bytes = offset + len(raw) + 1
-    lines.close()
     found.crc = crc
     found.torn_bytes = size - found.good_bytes
-    found.sealed_bytes += found.good_bytes
+    if found.good_bytes:
+        found.sealed[number] = found.good_bytes
     if not is_last and not found.good_bytes:
         raise damaged(path, 0, "the segment is empty")
 
@@ -207,11 +211,11 @@ def _read_segment(disk: Disk, root: Path, number: int, found: Recovered, *, is_l
 def _acknowledged_after(bad_offset: int, bad: bytes, crc: int, rest: Iterator[tuple[int, bytes, bool]]) -> bool:
     """Whether a good line behind a bad one proves that the bad one was durable once.
 
-    A write that was cut off may leave any part of it on disk, later lines too. But a line says up to where everything was
-    durable when it was made; reaching behind the bad line, it tells damage from a write that never finished.
+    A write that was cut off may leave any part of it on disk, later lines too. But a line says up to where everything
+    was durable when it was made; reaching behind the bad line, it tells damage from a write that never finished.
     """
     claim = claimed(bad)
-    before = {_computed(bad, crc)} if claim is None else {_computed(bad, crc), claim}
+    before: set[int] = {_computed(bad, crc)} if claim is None else {_computed(bad, crc), claim}
     for _, raw, whole in rest:
         if not whole:
             break
@@ -222,7 +226,7 @@ def _acknowledged_after(bad_offset: int, bad: bytes, crc: int, rest: Iterator[tu
             except msgspec.DecodeError:
                 return True
         after = claimed(raw)
-        before = set() if after is None else {after}
+        before = {after} if after is not None else before - before
     return False
 
 

@@ -15,7 +15,7 @@ from boxflow_backends.file_store.archive import Archive
 from boxflow_backends.file_store.blobs import Blobs
 from boxflow_backends.file_store.compaction import Compacted, Compaction, Plan
 from boxflow_backends.file_store.disk import Disk
-from boxflow_backends.file_store.lines import FOLDERS, Kind, Line, as_lines, both, encode, kind_of, number_of
+from boxflow_backends.file_store.lines import FOLDERS, Line, as_lines, both, encode, number_of
 from boxflow_backends.file_store.log import Log
 from boxflow_backends.file_store.recovery import Recovered, recover, repair
 from boxflow_backends.file_store.state import State, first_of, is_in_log_after, last_of
@@ -29,6 +29,7 @@ _MANY_SEGMENTS = 16
 _LITTLE_BYTES = 1 << 20
 # How many fences of archived runs are remembered: their engines may still append, as when a failed run is resumed.
 _PAST_FENCES = 10_000
+_ATTEMPTS = 5
 
 
 @attrs.frozen(kw_only=True)
@@ -56,6 +57,7 @@ class Session:
         self.past_tokens: dict[str, int] = {}
         self._failure: str | None = None
         self._closing = False
+        self._closed = False
         self._compacting = threading.Lock()
         self._compactor: threading.Thread | None = None
         self._abandon = self._open()
@@ -96,7 +98,15 @@ class Session:
         return log
 
     def check_open(self) -> None:
-        """Refuse what comes after a failure."""
+        """Refuse what comes after a failure, or after closing began.
+
+        Reading is refused too: what memory holds may be more than what the disk took.
+        """
+        self._check_failure()
+        if self._closed:
+            raise StoreClosedError(f"store {str(self.root)!r} was closed meanwhile; this changed nothing")
+
+    def _check_failure(self) -> None:
         if self._failure is not None:
             raise StoreFailedError(self._failure)
 
@@ -107,35 +117,46 @@ class Session:
                 self._failure = why
 
     def close(self) -> None:
-        """Make durable what was accepted, and give up ownership. Blocks."""
+        """Make durable what was accepted, and give up ownership. Blocks.
+
+        :raises StoreFailedError: what was accepted could not be made durable
+        """
+        had_failed = self._failure is not None
+        with self.lock:
+            self._closing = self._closed = True
         try:
-            self._closing = True
-            compactor = self._compactor
-            if compactor is not None:
-                compactor.join()
+            if self._compactor is not None:
+                self._compactor.join()
             if self._failure is None and self._is_worth_it(_LITTLE_BYTES):
-                self.compact(is_last=True)
+                self._compact_to(stopped=lambda: False)
             with self.lock:
                 if self._failure is None:
                     self.log.close()
-            self.log.writer.stop()
         finally:
+            self.log.writer.stop()
             self._abandon()
+        if not had_failed:
+            self._check_failure()
 
     # --- compaction ----------------------------------------------------------------------------------------------
 
-    def compact(self, *, is_last: bool = False) -> None:
+    def compact(self) -> None:
         """Compact everything written so far. Blocks."""
         with self.lock:
             self.check_open()
-            upto = self.log.number
+        self._compact_to(stopped=lambda: self._closing)
+
+    def _compact_to(self, *, stopped: Callable[[], bool]) -> None:
+        with self.lock:
+            self._check_failure()
             self.log.roll()
-        self.log.writer.wait_for(upto + 1)
-        self.check_open()
-        self._compact(stopped=(lambda: False) if is_last else (lambda: self._closing))
+        self.log.writer.wait()
+        with self.lock:
+            self._check_failure()
+        self._compact(stopped=stopped)
 
     def _is_worth_it(self, little_bytes: int) -> bool:
-        """Whether the log has grown as much as the checkpoint: then rewriting costs each record little, however many."""
+        """Whether the log has grown as much as the checkpoint: then rewriting costs each record little."""
         with self.lock:
             return self.log.since_checkpoint_bytes() >= max(little_bytes, self.state.checkpoint_bytes)
 
@@ -203,13 +224,15 @@ class Session:
     def _forget(self, archive: Archive, run_ids: Sequence[str]) -> bool:
         """Drop the runs of an archive with what belongs to them; False when one of them came back to life."""
         with self.lock:
-            self.check_open()
+            self._check_failure()
             if archive.number in self.state.revived.values():
                 return False
             state = self.state
             state.archives = tuple(other for other in state.archives if other is not archive)
             dropped = [
-                run_id for run_id in run_ids if run_id not in state.index.runs and (archive.number, run_id) not in state.gone
+                run_id
+                for run_id in run_ids
+                if run_id not in state.index.runs and (archive.number, run_id) not in state.gone
             ]
             changes = [change for run_id in dropped for change in state.items.of_run(run_id)]
             if changes:
@@ -222,20 +245,112 @@ class Session:
     def _switch(self, done: Compacted) -> None:
         """Look for runs where they are now. Old and new places are both good until the old files are removed."""
         with self.lock:
-            # First the archives, so that no run is in neither place; a run in both is told apart by `gone`.
-            known = {(archive, run_id) for archive, run_id in self.state.gone if archive in _numbers(done.archives)}
-            self.state.gone = known | done.gone
-            hidden = {run_id: number_of(where) for run_id, where in done.archived if run_id in self.state.index.runs}
-            self.state.revived = {
-                run_id: hidden.get(run_id, number) for run_id, number in self.state.revived.items()
-            }
-            self.state.archives = done.archives
-            self.state.covered = done.upto
-            self.state.checkpoint_bytes = done.checkpoint_bytes
-            for number in [number for number in self.log.sealed if number <= done.upto]:
-                del self.log.sealed[number]
+            self._switch_archives(done)
+        for begin in range(0, len(done.archived), _SWITCHED_AT_ONCE):
+            with self.lock:
+                for run_id, where in done.archived[begin : begin + _SWITCHED_AT_ONCE]:
+                    self._switch_archived(run_id, where, done)
+            time.sleep(0.0002)
         for begin in range(0, len(done.carried), _SWITCHED_AT_ONCE):
             with self.lock:
                 for run_id, where in done.carried[begin : begin + _SWITCHED_AT_ONCE]:
                     self._switch_carried(run_id, where, done.upto)
             time.sleep(0.0002)
+
+    def _switch_archives(self, done: Compacted) -> None:
+        """The new archives count from now on. What is live in them too counts as revived until it leaves."""
+        state = self.state
+        kept = {archive.number for archive in done.archives}
+        gone = done.gone | {entry for entry in state.gone if entry[0] in kept}
+        places = dict(done.archived)
+        for archive, run_id in state.gone - done.all_gone:
+            if archive not in kept and run_id in places:
+                gone.add((number_of(places[run_id]), run_id))
+        for run_id, where in done.archived:
+            run = state.index.runs.get(run_id)
+            if run is None:
+                if run_id in done.ended:
+                    gone.add((number_of(where), run_id))
+            elif is_in_log_after(first_of(run), done.upto):
+                gone.add((number_of(where), run_id))
+            else:
+                state.revived[run_id] = number_of(where)
+        state.gone = gone
+        state.archives = done.archives
+        state.covered = done.upto
+        state.checkpoint_bytes = done.checkpoint_bytes
+        for number in [number for number in self.log.sealed if number <= done.upto]:
+            del self.log.sealed[number]
+
+    def _switch_archived(self, run_id: str, where: int, done: Compacted) -> None:
+        run = self.state.index.runs.get(run_id)
+        if run is None or is_in_log_after(first_of(run), done.upto):
+            return
+        last = last_of(run)
+        if is_in_log_after(last, done.upto):
+            run.kept = both(where, last)
+        elif run_id in done.ended:
+            self.state.index.remove(run)
+            self.state.revived.pop(run_id, None)
+            self._remember_token(run_id, run.token)
+        else:
+            run.kept = both(where, where)
+
+    def _switch_carried(self, run_id: str, where: int, upto: int) -> None:
+        run = self.state.index.runs.get(run_id)
+        if run is None or is_in_log_after(first_of(run), upto):
+            return
+        last = last_of(run)
+        run.kept = both(where, last if is_in_log_after(last, upto) else where)
+        self.state.revived.pop(run_id, None)
+
+    def _remember_token(self, run_id: str, token: int) -> None:
+        if not token:
+            return
+        self.past_tokens[run_id] = token
+        while len(self.past_tokens) > _PAST_FENCES:
+            del self.past_tokens[next(iter(self.past_tokens))]
+
+
+class ReadOnlySession:
+    """One opening beside the owner, or without one: what was on disk at that instant."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.disk = settings.disk
+        self.root = settings.root
+        self.lock = threading.Lock()
+        self.blobs = Blobs(self.disk, self.root)
+        self.state = self._load()
+
+    def check_open(self) -> None:
+        """Nothing can fail that is only read."""
+
+    def reload(self) -> None:
+        """Look at what is on disk now. Blocks."""
+        state = self._load()
+        with self.lock:
+            self.state = state
+
+    def _load(self) -> State:
+        if not self.disk.is_directory(self.root / "log"):
+            raise StoreError(f"there is no store in {str(self.root)!r}; check the path")
+        for attempt in range(_ATTEMPTS):
+            try:
+                return recover(self.disk, self.root).state
+            except (FileNotFoundError, StoreCorruptError):
+                # The owner removes files when it compacts; only what stays wrong is wrong.
+                if attempt == _ATTEMPTS - 1:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _make_directories(disk: Disk, root: Path) -> None:
+    missing = [path for path in (root, *root.parents) if not disk.is_directory(path)]
+    for path in reversed(missing):
+        disk.make_directory(path)
+        disk.sync_directory(path.parent)
+    names = disk.list_directory(root)
+    for name in (*FOLDERS.values(), "blobs"):
+        if name not in names:
+            disk.make_directory(root / name)
+    disk.sync_directory(root)

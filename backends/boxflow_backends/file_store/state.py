@@ -1,4 +1,4 @@
-"""What the store knows in memory, and how each line of the log changes it: the same on opening as it was when written."""
+"""What the store knows in memory, and how each line of the log changes it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ import attrs
 
 from boxflow_backends.file_store.archive import Archive, find
 from boxflow_backends.file_store.disk import Disk
-from boxflow_backends.file_store.lines import PLACE_BITS, PLACE_MASK, Files, Kind, Line, as_changes, both, kind_of, number_of
+from boxflow_backends.file_store.lines import (
+    PLACE_BITS,
+    PLACE_MASK,
+    Files,
+    Kind,
+    Line,
+    as_changes,
+    both,
+    kind_of,
+    number_of,
+)
 from boxflow_backends.item_table import ItemTable
 from boxflow_backends.run_index import IndexedRun, RunIndex
 
@@ -17,8 +27,8 @@ from boxflow_backends.run_index import IndexedRun, RunIndex
 class State:
     """The runs that are not archived, every item, and where the rest is.
 
-    What the index keeps of a run is `both(first, last)`: the place of the line to read it from, which is the `create` line
-    or one that holds everything up to a checkpoint, and the place of its newest line.
+    What the index keeps of a run is `both(first, last)`: the place of the line to read it from, which is the `create`
+    line or one that holds everything up to a checkpoint, and the place of its newest line.
 
     :param gone: `(archive, run id)` of what is still in an archive, but was deleted or is live again
     :param revived: live runs whose first line is in an archive, with its number

@@ -1,7 +1,8 @@
 """The thread that writes: takes everything that waits, writes it at once, syncs it at once, acknowledges it at once.
 
-A record costs the event loop one entry in a queue; how many records share a sync is decided by how many arrive while the
-sync before is running (group commit). The queue needs no bound of its own: every record in it has a caller that waits.
+A record costs the event loop one entry in a queue; how many records share a sync is decided by how many arrive while
+the sync before is running (group commit). The queue needs no bound of its own: each record in it has a caller that
+waits for it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from boxflow.errors import StoreFailedError
 from boxflow_backends.file_store.disk import Disk, write_all
 
 Durability: TypeAlias = Literal["always", "interval", "os"]
-Waiter: TypeAlias = "asyncio.Future[None]"
+Waiter: TypeAlias = asyncio.Future[None]
 
 # One write of more would only delay the first of those who wait.
 _BATCH_BYTES = 8 << 20
@@ -39,7 +40,16 @@ class Stop:
     """In the queue: nothing follows."""
 
 
-_Entry: TypeAlias = tuple[bytes | Roll | Stop, Waiter | None]
+class Mark:
+    """In the queue, for a thread that waits until everything before it is durable, or failed."""
+
+    __slots__ = ("passed",)
+
+    def __init__(self) -> None:
+        self.passed = threading.Event()
+
+
+_Entry: TypeAlias = tuple[bytes | Roll | Stop | Mark, Waiter | None]
 
 
 class Writer:
@@ -54,7 +64,7 @@ class Writer:
         *,
         durability: Durability,
         interval_s: float,
-        rolled: Callable[[int], None],
+        rolled: Callable[[], None],
         failed: Callable[[str], None],
     ) -> None:
         self._disk = disk
@@ -81,6 +91,12 @@ class Writer:
         """Write and sync what was put, and end. Blocks."""
         self._queue.put((Stop(), None))
         self._thread.join()
+
+    def wait(self) -> None:
+        """Return when everything that was put is durable, or the store has failed. Blocks."""
+        mark = Mark()
+        self._queue.put((mark, None))
+        mark.passed.wait()
 
     def _run(self) -> None:
         batch: list[_Entry] = []
@@ -128,9 +144,14 @@ class Writer:
                 continue
             self._write(lines)
             lines = []
-            if isinstance(what, Stop):
-                return False
-            self._roll(what)
+            match what:
+                case Stop():
+                    return False
+                case Roll():
+                    self._roll(what)
+                case Mark():
+                    self._sync()
+                    what.passed.set()
         self._write(lines)
         if self._durability == "always" or (self._sync_due is not None and time.monotonic() >= self._sync_due):
             self._sync()
@@ -162,12 +183,15 @@ class Writer:
         self._number = roll.number
         self._written = 0
         self.synced = (roll.number, 0)
-        self._rolled(roll.number - 1)
+        self._rolled()
 
     def _refuse(self, batch: list[_Entry], why: str) -> None:
         # `failed` was called: nothing more is put, so what is in the queue now is all.
         while True:
             refuse([waiter for _, waiter in batch if waiter is not None], why)
+            for what, _ in batch:
+                if isinstance(what, Mark):
+                    what.passed.set()
             try:
                 batch = [self._queue.get_nowait()]
             except Empty:

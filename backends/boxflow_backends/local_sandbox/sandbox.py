@@ -46,13 +46,13 @@ _ABANDONED_S: Final = 3600.0
 class LocalSandbox:
     """Boxes that are directories and process groups of this machine.
 
-    **There is no isolation.** What runs in such a box is what you are: it can read your files, your network and, through
-    `/proc`, your process's environment. The clean environment, the directories of its own and the killing of process
-    trees are hygiene, for code you trust and for tests. Use `"docker:"` for anything else.
+    **There is no isolation.** What runs in such a box is what you are: it can read your files, use your network and,
+    through `/proc`, read your process's environment. The clean environment, the directories of its own and the killing
+    of process trees are hygiene, for code you trust and for tests. Use `"docker:"` for anything else.
 
     What it does promise: commands get a clean environment with HOME and TMPDIR in the box; the files API does not leave
-    the box; a timeout, a cancellation and `delete` end whole process trees, daemons too (Linux; elsewhere process groups
-    only); boxes of a killed engine are found, and deleted with what runs in them, by the next one.
+    the box; a timeout, a cancellation and `delete` end whole process trees, daemons too (on Linux; elsewhere process
+    groups only); boxes of a killed engine are found, and deleted with what runs in them, by the next one.
 
     :param root: where the boxes are kept; `$XDG_STATE_HOME/boxflow/boxes` unless given, for this user alone
     """

@@ -1,0 +1,206 @@
+"""How a run is steered from outside: cancel, resume, restart, fork."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from boxflow.errors import RunNotFoundError, RunStateError
+from boxflow.execution import Execution
+from boxflow.journal import Key
+from boxflow.mailroom import Mailroom
+from boxflow.model import (
+    Blob,
+    CancelAsked,
+    ChildEnded,
+    EventArrived,
+    Failure,
+    Head,
+    Outcome,
+    RunRecord,
+    RunResumed,
+    RunStatus,
+    StepDone,
+    WebhookArrived,
+)
+from boxflow.ports import Clock, Store, StoredRun
+from boxflow.resume import counting, dropped_by_resume, failed_children, mail_of, prefix_before
+from boxflow.runner import Arrival, Runner
+
+
+class Hub(Protocol):
+    """What steering asks of its engine."""
+
+    clock: Clock
+    store: Store
+    owner: str
+
+    async def rouse(self, run_id: str) -> Runner | None: ...
+
+    async def read(self, run_id: str, after: int = 0) -> list[Outcome]: ...
+
+    async def scratch(self, record: RunRecord) -> Execution: ...
+
+    async def over(self, run_id: str, head: Head) -> None: ...
+
+    def launch(self, record: RunRecord, head: Head) -> None: ...
+
+    def changed(self, run_id: str, *, ended: bool = False) -> None: ...
+
+    def new_id(self) -> str: ...
+
+    def check(self) -> None: ...
+
+
+class Steering:
+    """Acts on stored runs; what drives them takes notice."""
+
+    def __init__(self, hub: Hub, mailroom: Mailroom) -> None:
+        self._hub = hub
+        self._mailroom = mailroom
+
+    async def stored(self, run_id: str) -> StoredRun:
+        """:raises RunNotFoundError: no such run."""
+        self._hub.check()
+        stored = await self._hub.store.get_run(run_id)
+        if stored is None:
+            raise RunNotFoundError(run_id)
+        return stored
+
+    def _now(self) -> float:
+        return round(self._hub.clock.now(), 6)
+
+    # --- cancel ----------------------------------------------------------------------------------------------------
+
+    async def cancel(self, run_id: str, reason: str | None) -> None:
+        """Record that the run is to be cancelled; nothing when it is over."""
+        while True:
+            stored = await self.stored(run_id)
+            head = stored.head
+            if head.status.is_final:
+                return
+            has_begun = head.status is not RunStatus.PENDING or stored.record.start_at <= self._hub.clock.now()
+            if head.status is RunStatus.DIVERGED or not has_begun:
+                return await self._end_unbegun(stored, reason)
+            runner = await self._hub.rouse(run_id)
+            if runner is not None and await self._ask(runner, reason):
+                return
+
+    async def _ask(self, runner: Runner, reason: str | None) -> bool:
+        recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        runner.arrive(Arrival(lambda seq, at: CancelAsked(seq=seq, at=at, reason=reason), done=recorded))
+        return await recorded
+
+    async def _end_unbegun(self, stored: StoredRun, reason: str | None) -> None:
+        """Cancel a run whose body does not run: it has not begun, or its code does not fit."""
+        run_id, now = stored.record.run_id, self._now()
+        fence = await self._hub.store.claim(run_id, self._hub.owner)
+        seq = stored.head.length + 1
+        head = Head(
+            status=RunStatus.CANCELLED,
+            length=seq,
+            reason=reason,
+            error=Failure(type="RunCancelledError", message=reason or "the run was cancelled"),
+            updated_at=now,
+        )
+        changes = await self._mailroom.closing_changes(run_id)
+        await self._hub.store.append(run_id, [CancelAsked(seq=seq, at=now, reason=reason)], head, fence, changes)
+        await self._hub.over(run_id, head)
+
+    # --- resume ----------------------------------------------------------------------------------------------------
+
+    async def resume(self, run_id: str, *, accept_divergence: bool) -> None:
+        """Go on from what failed, or after a divergence.
+
+        :raises RunStateError: it has neither failed nor diverged
+        """
+        stored = await self.stored(run_id)
+        head = stored.head
+        if head.status not in (RunStatus.FAILED, RunStatus.DIVERGED):
+            raise RunStateError(
+                f"run {run_id!r} is {head.status}; only a failed or diverged run is resumed. "
+                "`restart()` begins it anew, `fork(before=...)` branches it"
+            )
+        everything = await self._hub.read(run_id)
+        dropped: list[Outcome] = []
+        if head.status is RunStatus.FAILED:
+            dropped = await self._dropped(stored, everything)
+            await self._resume_children(everything, head, accept_divergence)
+        now = max(self._now(), everything[-1].at if everything else 0.0)
+        resumed = RunResumed(
+            seq=head.length + 1,
+            at=now,
+            dropped=tuple(outcome.seq for outcome in dropped),
+            accept_divergence=accept_divergence,
+        )
+        fence = await self._hub.store.claim(run_id, self._hub.owner)
+        new = Head(status=RunStatus.RUNNING, length=resumed.seq, updated_at=now)
+        mail = [_as_mail(outcome) for outcome in mail_of(dropped)]
+        await self._hub.store.append(run_id, [resumed], new, fence, self._mailroom.put_back(run_id, mail))
+        self._hub.changed(run_id)
+        self._hub.launch(stored.record, new)
+
+    async def _dropped(self, stored: StoredRun, everything: Sequence[Outcome]) -> list[Outcome]:
+        scratch = await self._hub.scratch(stored.record)
+        try:
+            pending_before = _pending_before(scratch, everything)
+            return dropped_by_resume(counting(everything), stored.head, pending_before)
+        finally:
+            scratch.evict()
+
+    async def _resume_children(self, outcomes: Sequence[Outcome], head: Head, accept_divergence: bool) -> None:
+        for child_id in failed_children(outcomes, head):
+            child = await self._hub.store.get_run(child_id)
+            if child is not None and child.head.status in (RunStatus.FAILED, RunStatus.DIVERGED):
+                await self.resume(child_id, accept_divergence=accept_divergence)
+
+    # --- fork ------------------------------------------------------------------------------------------------------
+
+    async def fork(self, run_id: str, *, before: str, occurrence: int) -> RunRecord:
+        """Create a run that shares the past of *run_id* up to a call."""
+        stored = await self.stored(run_id)
+        copied = prefix_before(await self._hub.store.read_journal(run_id), before, occurrence, run_id)
+        store, new_id = self._hub.store, self._hub.new_id()
+        record = msgspec.structs.replace(stored.record, run_id=new_id, parent=None, created_at=self._now())
+        # Not to be driven before its past is there: an engine that dies in between leaves a run that says so.
+        unfinished = Failure(type="ForkInterrupted", message=f"the fork of {run_id!r} was interrupted; fork again")
+        await store.create_run(record, Head(status=RunStatus.DIVERGED, error=unfinished))
+        fence = await store.claim(new_id, self._hub.owner)
+        for blob in _blobs(record, copied):
+            await store.put_blob(new_id, await store.get_blob(run_id, blob))
+        head = Head(status=RunStatus.RUNNING, length=len(copied), updated_at=self._now())
+        await store.append(new_id, copied, head, fence)
+        self._hub.launch(record, head)
+        return record
+
+
+def _pending_before(scratch: Execution, everything: Sequence[Outcome]) -> Callable[[int], frozenset[Key]]:
+    def pending_before(position: int) -> frozenset[Key]:
+        counted = scratch.prepare(everything)
+        scratch.begin()
+        for outcome in counted:
+            if outcome.seq >= position:
+                break
+            scratch.deliver(outcome)
+        return frozenset(scratch.journal.pending)
+
+    return pending_before
+
+
+def _as_mail(outcome: EventArrived | WebhookArrived) -> tuple[Any, str, bytes, str | None]:
+    if isinstance(outcome, EventArrived):
+        return ("event", outcome.event_id, bytes(outcome.value), outcome.source)
+    return ("webhook", outcome.webhook, bytes(outcome.value), None)
+
+
+def _blobs(record: RunRecord, outcomes: Sequence[Outcome]) -> list[Blob]:
+    found = [record.payload_blob]
+    found += [
+        outcome.blob
+        for outcome in outcomes
+        if isinstance(outcome, (StepDone, EventArrived, WebhookArrived, ChildEnded))
+    ]
+    return [blob for blob in found if blob is not None]

@@ -1,0 +1,108 @@
+"""The house rules that a program can check: imports, layers, names, scripts."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import io
+import os
+import re
+import subprocess
+import sys
+import tokenize
+import tomllib
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import boxflow
+
+ROOT = Path(__file__).parent.parent
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SOURCES = sorted([*(ROOT / "boxflow").rglob("*.py"), *(ROOT / "backends").rglob("*.py")])
+LAYERS_FORBID = {contract["name"]: contract for contract in PROJECT["tool"]["importlinter"]["contracts"]}
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "backends")])}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_importing_boxflow_imports_no_backend_and_no_optional_package() -> None:
+    foreign = ["boxflow_backends", "starlette", "fastapi", "uvicorn", "docker", "pydantic", "rich", "httpx", "pytest"]
+    found = run(sys.executable, "-c", f"import sys, boxflow; print([one for one in {foreign} if one in sys.modules])")
+    assert found.stdout.strip() == "[]", found.stderr
+
+
+def test_the_layers_hold(need: Callable[[str, bool], None]) -> None:
+    need("import-linter", find_spec("importlinter") is not None)
+    program = "import sys; from importlinter.cli import lint_imports_command; lint_imports_command(['--no-cache'])"
+    found = run(sys.executable, "-c", program)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_the_pure_part_asks_for_no_time_and_no_ids() -> None:
+    pure = next(contract for name, contract in LAYERS_FORBID.items() if name.startswith("The pure part"))
+    for module in pure["source_modules"]:
+        path = ROOT / (module.replace(".", "/") + ".py")
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                assert node.func.attr not in {"now", "utcnow", "today", "uuid1", "uuid4"}, (
+                    f"{named(path)}:{node.lineno}"
+                )
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    assert boxflow.__version__ == PROJECT["project"]["version"]
+
+
+def test_the_public_names_are_sorted_and_there() -> None:
+    assert list(boxflow.__all__) == sorted(boxflow.__all__)
+    assert [name for name in boxflow.__all__ if not hasattr(boxflow, name)] == []
+
+
+def test_every_entry_point_leads_to_a_class() -> None:
+    for group in PROJECT["project"]["entry-points"].values():
+        for target in group.values():
+            module, _, name = target.partition(":")
+            assert isinstance(getattr(importlib.import_module(module), name), type), target
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=named)
+def test_every_module_says_which_question_it_answers(path: Path) -> None:
+    source = path.read_text()
+    if source.strip():
+        assert ast.get_docstring(ast.parse(source)), f"{named(path)} has no docstring"
+
+
+def comments(path: Path) -> Iterator[tuple[int, str]]:
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+
+
+# "# type: ignore[code]  # reason", the same for noqa and pyright; a second directive on the line is not a reason.
+DIRECTIVE = re.compile(r"# (?:type: ignore|noqa|pyright: ignore)(\[[\w, -]+\]|: [A-Z]+\d+(?:, ?[A-Z]+\d+)*)?")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=named)
+def test_every_exception_to_a_check_names_it_and_says_why(path: Path) -> None:
+    for line, comment in comments(path):
+        directives = list(DIRECTIVE.finditer(comment))
+        if directives:
+            assert all(one.group(1) for one in directives), f"{named(path)}:{line} ignores everything"
+            assert comment[directives[-1].end() :].strip(" #"), f"{named(path)}:{line} gives no reason"
+
+
+@pytest.mark.parametrize("name", ["scripts/bench", "scripts/check", "scripts/demo", "scripts/test", ".ci/run"])
+def test_the_scripts_can_be_run(name: str) -> None:
+    script = ROOT / name
+    assert os.access(script, os.X_OK)
+    assert run("bash", "-n", str(script)).returncode == 0

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from asyncio.events import _get_running_loop  # type: ignore[attr-defined] # the cheap form of get_running_loop
+from asyncio.events import _get_running_loop
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple, Unpack, cast, overload
 from uuid import UUID
 
 import attrs
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 DELETE_RETRY = Retry(attempts=None, delay=1.0, factor=2.0, max_delay=60.0, jitter=0.0)
 """A box is deleted however long its sandbox is away: nothing else may end the run before."""
@@ -126,9 +127,7 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
 
     def __init__(self, execution: Execution) -> None:
         record = execution.record
-        super().__init__(
-            logging.getLogger("boxflow.workflow"), {"run_id": record.run_id, "workflow": record.workflow}
-        )
+        super().__init__(logging.getLogger("boxflow.workflow"), {"run_id": record.run_id, "workflow": record.workflow})
         self._execution = execution
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name logging gives it
@@ -161,9 +160,9 @@ class Context:
     async def run(
         self,
         name: str,
-        fn: Callable[..., Awaitable[R]],
+        fn: Callable[[Unpack[Ts]], Awaitable[R]],
         /,
-        *args: Any,
+        *args: Unpack[Ts],
         retry: Retry | None = None,
         timeout: Duration | None = None,
         type: object = None,
@@ -174,9 +173,9 @@ class Context:
     async def run(
         self,
         name: str,
-        fn: Callable[..., R],
+        fn: Callable[[Unpack[Ts]], R],
         /,
-        *args: Any,
+        *args: Unpack[Ts],
         retry: Retry | None = None,
         timeout: Duration | None = None,
         type: object = None,
@@ -186,9 +185,9 @@ class Context:
     async def run(
         self,
         name: str,
-        fn: Callable[..., Any],
+        fn: Callable[[Unpack[Ts]], Any],
         /,
-        *args: Any,
+        *args: Unpack[Ts],
         retry: Retry | None = None,
         timeout: Duration | None = None,
         type: object = None,
@@ -240,8 +239,10 @@ class Context:
         if execution.loop.evicting:
             raise Evicted
         if execution.closed:
-            raise RunEndedError(f"{name!r} was called after run {self.run_id!r} had ended; await every task in the body")
-        if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance] # callers may be untyped
+            raise RunEndedError(
+                f"{name!r} was called after run {self.run_id!r} had ended; await every task in the body"
+            )
+        if not _is_text(name):
             raise ConfigurationError(f"a durable call needs a name, a non-empty text; got {name!r}")
 
     def _misplaced(self, name: str) -> Exception:
@@ -332,15 +333,15 @@ class Context:
         occurrence = self._execution.journal.count(counted)
         return self._services.webhook(self.run_id, name if occurrence == 1 else f"{name}#{occurrence}")
 
-    async def wait_for_webhook(
-        self, name: str, webhook: Webhook, *, timeout: Duration | None = None
-    ) -> WebhookRequest:
+    async def wait_for_webhook(self, name: str, webhook: Webhook, *, timeout: Duration | None = None) -> WebhookRequest:
         """The next call of *webhook*, oldest first; each wait takes one.
 
         :raises WaitTimeoutError: none came within *timeout*
         """
         self._enter(name)
-        outcome = await self._mail(name, MailWait("webhook", webhook.name), f"call of webhook {webhook.name!r}", timeout)
+        outcome = await self._mail(
+            name, MailWait("webhook", webhook.name), f"call of webhook {webhook.name!r}", timeout
+        )
         return cast(WebhookRequest, decode_value(cast(WebhookArrived, outcome).value, WebhookRequest))
 
     async def _mail(self, name: str, wait: MailWait, what: str, timeout: Duration | None) -> object:
@@ -399,9 +400,7 @@ class Context:
         if run_id is None:
             occurrence = self._execution.journal.occurrence_of_next(name)
             run_id = f"{self.run_id}/{name}" + ("" if occurrence == 1 else f"#{occurrence}")
-        call = ChildCall(
-            found.name, found.version if isinstance(workflow, Workflow) else None, encoded, run_id
-        )
+        call = ChildCall(found.name, found.version if isinstance(workflow, Workflow) else None, encoded, run_id)
         self._execution.issue(name, call)
         try:
             outcome: ChildEnded = await asyncio.shield(call.future)
@@ -411,9 +410,7 @@ class Context:
             raise
         if outcome.status == RunStatus.COMPLETED:
             return decode_value(outcome.value, found.return_type)
-        raise ChildFailedError(
-            name, run_id=outcome.run_id, status=outcome.status, error=outcome.error, seq=outcome.seq
-        )
+        raise ChildFailedError(name, run_id=outcome.run_id, status=outcome.status, error=outcome.error, seq=outcome.seq)
 
     async def call(
         self,
@@ -573,6 +570,10 @@ class BoxOpening:
 def _wake(future: asyncio.Future[Any]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _is_text(name: object) -> bool:
+    return isinstance(name, str) and bool(name)
 
 
 def _step_error(outcome: StepFailed) -> StepFailedError:

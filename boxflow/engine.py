@@ -17,6 +17,7 @@ import logging
 import os
 import random
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast, overload
 
@@ -569,6 +570,11 @@ class Engine:
         self.check()
         return await self._residents.rouse(run_id)
 
+    def hold(self, run_id: str) -> AbstractAsyncContextManager[Runner | None]:
+        """The run, as `rouse` brings it, kept in memory for as long as the block takes."""
+        self.check()
+        return self._residents.hold(run_id)
+
     async def _rouse(self, run_id: str) -> None:
         await self._residents.rouse(run_id)
 
@@ -689,9 +695,10 @@ def _checked_id(text: str | None, what: str) -> str | None: ...
 
 
 def _checked_id(text: str | None, what: str) -> str | None:
-    if text is None:
-        return None
-    if not isinstance(text, str) or not 0 < len(text) <= MAX_ID_CHARS or not text.isprintable():  # pyright: ignore[reportUnnecessaryIsInstance]
+    if text is not None and not _is_id(text):
         raise ConfigurationError(f"{what}={text!r} must be a printable text of 1 to {MAX_ID_CHARS} characters")
     return text
 
+
+def _is_id(text: object) -> bool:
+    return isinstance(text, str) and 0 < len(text) <= MAX_ID_CHARS and text.isprintable()

@@ -156,7 +156,7 @@ class Execution:
         self.loop.set_time(outcome.at)
         try:
             if outcome.__class__ is StepDone:
-                self.journal.settle(cast(StepDone, outcome))
+                self.journal.settle(outcome)
             else:
                 self._deliver_other(outcome)
         except Unknown:

@@ -18,7 +18,9 @@ TEXT_CHARS = 16_000
 def failure_of(error: BaseException, *, message: str | None = None) -> Failure:
     """*error* as type name, message and traceback text."""
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    name = (
+        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    )
     if kind.__module__.startswith("boxflow."):
         name = kind.__qualname__
     lines = traceback.format_exception(kind, error, error.__traceback__, limit=-FRAMES)

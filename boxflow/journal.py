@@ -226,5 +226,7 @@ def location(coroutine: Coroutine[Any, Any, Any]) -> str | None:
         frame = getattr(inner, "cr_frame", None) or getattr(inner, "gi_frame", None) or getattr(inner, "ag_frame", None)
         if frame is not None and not frame.f_globals.get("__name__", "").startswith(("boxflow.", "asyncio", "anyio")):
             found = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
-        inner = getattr(inner, "cr_await", None) or getattr(inner, "gi_yieldfrom", None) or getattr(inner, "ag_await", None)
+        inner = (
+            getattr(inner, "cr_await", None) or getattr(inner, "gi_yieldfrom", None) or getattr(inner, "ag_await", None)
+        )
     return found

@@ -1,22 +1,25 @@
 """On which loop does a workflow body run, so that its only inputs are its payload and its journal?
 
-`WorkflowLoop` reads no clock and no randomness and does no I/O. It is driven inside the host loop's thread: the engine sets
-the journal's time, resolves a future or fires a timer, and calls `drain()`, which sets this loop running, works off the ready
-queue until nothing is left to do, and puts the host's loop back.
+`WorkflowLoop` reads no clock and no randomness and does no I/O. It is driven inside the host loop's thread: the
+engine sets the journal's time, resolves a future or fires a timer, and calls `drain()`, which sets this loop running,
+works off the ready queue until nothing is left to do, and puts the host's loop back.
 
 What is the same whenever the same outcomes are delivered in the same order:
 
 - the order of callbacks: first in, first out; timers by instant, then by creation;
-- the order in which sets of tasks and of this loop's futures iterate, hence what `asyncio.wait` returns and in which order
-  `TaskGroup` cancels: they hash by creation number;
+- the order in which sets of tasks and of this loop's futures iterate, hence what `asyncio.wait` returns and in which
+  order `TaskGroup` cancels: they hash by creation number;
 - the order in which anyio's cancel scopes cancel their tasks, although they keep each other in sets by memory address;
 - when the finalizers of dropped objects run: at the drop, or between two drains. The cyclic garbage collector is paused
   during a drain, since it would run them in the middle of the body, whenever others have allocated enough.
 
 What is not: the order of sets that a body itself fills with objects that hash by address, futures made by
-`asyncio.gather(...)` or `asyncio.Future()` among them (await them in lists), of sets of strings (their hashes differ between
-processes), and of `asyncio.all_tasks()`.
+`asyncio.gather(...)` or `asyncio.Future()` among them (keep them in lists), of sets of strings (their hashes differ
+between processes), and of `asyncio.all_tasks()`.
 """
+
+# pyright: reportPrivateUsage=false
+# The private functions of asyncio are those with which every event loop is made.
 
 from __future__ import annotations
 
@@ -28,15 +31,15 @@ import logging
 import math
 import sys
 import threading
-from asyncio.events import _get_running_loop, _set_running_loop  # the C functions that every loop uses
+from asyncio.events import _get_running_loop, _set_running_loop
 from asyncio.tasks import _enter_task, _leave_task
 from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextvars import Context, copy_context
 from functools import partial
 from types import CoroutineType, MethodType
-from typing import Any, TypeVar, TypeVarTuple, cast
+from typing import Any, TypeVarTuple
 from weakref import WeakValueDictionary
 
 from boxflow.errors import NotDurableError
@@ -47,7 +50,6 @@ if sys.version_info >= (3, 14):
     # Since 3.14 the current task is kept per thread, before that per loop.
     from asyncio.tasks import _swap_current_task
 
-T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 log = logging.getLogger("boxflow")
@@ -92,13 +94,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._ready: deque[WorkflowHandle | WorkflowTimer] = deque()
         self._timers: list[tuple[float, int, WorkflowTimer]] = []
         self._cancelled_timers = 0
-        # Callbacks are taken while an outcome is delivered: from `set_time`, `fire` or the beginning, to the end of the drain.
+        # Callbacks are taken while an outcome is delivered: from `set_time` (or the beginning) to the drain's end.
         self._admitting = True
         self._thread: int | None = None
         self._closed = False
         self._debug = False
         self._exception_handler: Callable[[WorkflowLoop, dict[str, Any]], object] | None = None
-        # The lower bits order what is in a small set; the loop's own in the upper ones keep asyncio's and anyio's global
+        # The lower bits order what is in a set; the loop's own in the upper ones keep asyncio's and anyio's global
         # tables of tasks fast when thousands of loops have a task number 1. CPython's sets come to the upper bits only
         # after eight collisions in a row.
         self._last_number = (next(_loops) & _LOOP_MASK) << _LOOP_SHIFT
@@ -125,8 +127,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def set_time(self, now: float) -> None:
         """An outcome recorded at *now* is about to be delivered. Time never goes back."""
-        if now > self._now:
-            self._now = now
+        self._now = max(self._now, now)
         self._admitting = not self._closed
 
     def fire(self, due: float, now: float) -> int:
@@ -135,7 +136,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         count = 0
         while (first := self._first_timer()) is not None and first[0] <= due:
             heapq.heappop(self._timers)
-            first[2].wait_in(None)
+            first[2].owner = None
             self._ready.append(first[2])
             count += 1
         return count
@@ -146,7 +147,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return None if first is None else first[0]
 
     def due_name(self) -> Any:
-        """The name of the first timer, as given to `call_at_named`; None for one of asyncio's own, and without timers."""
+        """The name of the first timer, as given to `call_at_named`; None for asyncio's own, and without timers."""
         first = self._first_timer()
         return None if first is None else first[2].name
 
@@ -166,7 +167,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             self._leave(host)
 
     def evict(self, signal: Callable[[], BaseException] = Evicted) -> None:
-        """Throw the body away: *signal* is thrown into every task, the newest first, and nothing it awaits is waited for.
+        """Throw the body away: *signal* is thrown into every task, the newest first, and no await is waited for.
 
         Afterwards the loop is closed, and what still reaches it does nothing.
 
@@ -240,13 +241,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             if not ready:
                 break
             handle = ready.popleft()
-            if handle._cancelled:
+            if handle.dropped:
                 continue
             try:
-                handle._context.run(handle._callback, *handle._args)
+                handle.context.run(handle.callback, *handle.args)
             except (SystemExit, KeyboardInterrupt):
                 raise
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 # it goes to the exception handler
                 self._callback_failed(handle, error)
         else:
             raise self._spinning(handle)
@@ -254,12 +255,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             self._batch = []
 
     def _spinning(self, handle: WorkflowHandle | WorkflowTimer | None) -> NotDurableError:
-        callback = getattr(handle, "_callback", None)
+        callback = getattr(handle, "callback", None)
         owner = getattr(callback, "__self__", None)
         what = f"task {owner.get_name()!r} ({owner!r})" if isinstance(owner, asyncio.Task) else f"{callback!r}"
         return self._violate(
-            f"the workflow body spins: {MAX_CALLBACKS:,} callbacks ran without it ever waiting for an outcome, the last one of "
-            f"{what}; wait for something durable instead, such as `await ctx.sleep(...)` or an `asyncio.Event`"
+            f"the workflow body spins: {MAX_CALLBACKS:,} callbacks ran without it ever waiting for an outcome, the "
+            f"last one of {what}; wait for something instead, such as `await ctx.sleep(...)` or an `asyncio.Event`"
         )
 
     def _callback_failed(self, handle: WorkflowHandle | WorkflowTimer, error: BaseException) -> None:
@@ -271,7 +272,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> WorkflowHandle:
         """Run `callback(*args)` in this drain, after what is ready already."""
-        if callback.__class__ is MethodType and callback.__name__ == RETRY:
+        if isinstance(callback, MethodType) and callback.__name__ == RETRY:
             return self._retry_soon(callback, args, context)
         handle = WorkflowHandle(callback, args, copy_context() if context is None else context)
         if self._admitting or self._admits(handle):
@@ -302,7 +303,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if when <= self._now:
             self._ready.append(timer)
         elif when < math.inf:
-            timer.wait_in(self)
+            timer.owner = self
             self._last_timer += 1
             heapq.heappush(self._timers, (when, self._last_timer, timer))
         return timer
@@ -311,14 +312,14 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """One of the scheduled timers will not fire."""
         self._cancelled_timers += 1
         if self._cancelled_timers > 32 and self._cancelled_timers * 2 > len(self._timers):
-            self._timers = [entry for entry in self._timers if not entry[2]._cancelled]
+            self._timers = [entry for entry in self._timers if not entry[2].dropped]
             heapq.heapify(self._timers)
             self._cancelled_timers = 0
 
     def _first_timer(self) -> tuple[float, int, WorkflowTimer] | None:
         while self._timers:
             first = self._timers[0]
-            if not first[2]._cancelled:
+            if not first[2].dropped:
                 return first
             heapq.heappop(self._timers)
             self._cancelled_timers -= 1
@@ -343,9 +344,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             # The run is failing, and what makes its body end comes from outside.
             return True
         raise self._violate(
-            f"something outside the workflow body reached into it ({handle!r}): a callback of another event loop, such as of "
-            "a task there that the body gave to `asyncio.wait`, another thread, or a finalizer. No journal records that; put "
-            'it in a step: `await ctx.run("name", function, ...)`'
+            f"something outside the workflow body reached into it ({handle!r}): a callback of another event loop, "
+            "such as of a task there that the body gave to `asyncio.wait`, a thread, or a finalizer. No journal "
+            'records that; put it in a step: `await ctx.run("name", function, ...)`'
         )
 
     def call_soon_threadsafe(
@@ -362,8 +363,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._check_open()
         refusal = (
             "`loop.call_soon_threadsafe()` was called on the loop of a workflow body, as by `anyio.to_thread` and "
-            "`asyncio.run_coroutine_threadsafe`: the answer of a thread is in no journal; put what needs a thread in a step: "
-            '`await ctx.run("name", function, ...)`'
+            "`asyncio.run_coroutine_threadsafe`: the answer of a thread is in no journal; put what needs a thread in a "
+            'step: `await ctx.run("name", function, ...)`'
         )
         if self._thread == threading.get_ident():
             raise NotDurableError(refusal)
@@ -483,15 +484,17 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def _retry(self, retry: Retry) -> None:
         """Run *retry*, or park it until the next outcome, when nothing else is ready and a round of all was fruitless.
 
-        A cancelled scope tries again in every iteration of the loop while it has tasks left, one that is shielded and waits
-        for a step among them. Here the loop would never come to rest. A fruitless round changed nothing, so that the next
-        one would find, and do, the same.
+        A cancelled scope tries again in every iteration of the loop while it has tasks left, such as one that is
+        shielded and waits for a step. So the loop would never come to rest. A fruitless round changed nothing, so that
+        the next one would find, and do, the same.
         """
         self._retries -= 1
         alone = len(self._ready) == self._retries
-        if retry.dropped:
+        retry.args = ()
+        if not retry.wanted:
             return
         if alone and self._fruitless > self._retries:
+            retry.args = (retry,)
             self._parked.append(retry)
             return
         retry.again()
@@ -508,7 +511,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             coroutine.close()
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 # nobody is left to tell, see below
             # Whatever left the coroutine, it is over. That is no outcome of the run, which goes on later.
             if getattr(coroutine, "cr_frame", None) is not None:
                 _ignoring.append(coroutine)
@@ -566,9 +569,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def _asyncgen_dropped(self, number: int, generator: AsyncGenerator[Any, Any]) -> None:
         """Close a generator that the body has dropped half-way.
 
-        In a drain the body itself dropped it, at the same point in every replay (the collector is paused): it is closed by
-        a task, as asyncio does. Between drains the collector found it, at any moment: it is kept, and closed in its order by
-        `shutdown_asyncgens`, just as if it had not been found yet. A closed loop runs nothing: it is dropped unfinished.
+        In a drain the body itself dropped it, at the same point in every replay (the collector is paused): it is closed
+        by a task, as asyncio does. Between drains the collector found it, at any moment: it is kept, and closed in its
+        order by `shutdown_asyncgens`, just as if it had not been found yet. A closed loop drops it unfinished.
         """
         if self._closed or self.evicting:
             return
@@ -627,16 +630,19 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if self._exception_handler is None:
             self.default_exception_handler(context)
             return
+        # In the context of what failed, as asyncio does since 3.12.
+        culprit = context.get("task") or context.get("future") or context.get("handle")
+        around = getattr(culprit, "get_context", copy_context)()
         try:
-            self._exception_handler(self, context)
+            around.run(self._exception_handler, self, context)
         except (SystemExit, KeyboardInterrupt):
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 # it goes to the default one
             self.default_exception_handler(
                 {"message": "the exception handler failed", "exception": error, "context": context}
             )
 
-    # --- what would touch the world ------------------------------------------------------------------------------------
+    # --- what would touch the world ----------------------------------------------------------------------------------
 
     run_forever = refused("run_forever")
     run_until_complete = refused("run_until_complete")

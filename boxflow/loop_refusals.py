@@ -63,8 +63,8 @@ def refused(call: str) -> Any:
 
     def refuse(*_args: object, **_options: object) -> None:
         raise NotDurableError(
-            f"`loop.{call}()`{_FAMILIAR.get(call, '')} was called in a workflow body, whose only inputs are its payload and "
-            f"its journal; {REMEDIES[call]}"
+            f"`loop.{call}()`{_FAMILIAR.get(call, '')} was called in a workflow body, whose only inputs are its "
+            f"payload and its journal; {REMEDIES[call]}"
         )
 
     refuse.__name__ = call

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from abc import ABCMeta
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from boxflow.loop_refusals import as_not_durable
 
@@ -33,35 +34,38 @@ class Owner(Protocol):
         ...
 
 
-# asyncio's private attributes are used under their names, because its C code and its Python helpers look for them.
-# pyright: reportPrivateUsage=false
+# pyright: reportPrivateUsage=false, reportIncompatibleVariableOverride=false
+# asyncio's C code and its helpers for `repr` look for some private attributes by name.
 
 
 class WorkflowHandle(asyncio.Handle):
     """A callback in the ready queue. It keeps no traceback and asks no loop for its debug mode."""
 
-    __slots__ = ()
-
-    _callback: Callable[..., object]
-    _args: tuple[Any, ...]
-    _context: Context
+    __slots__ = ("args", "callback", "context", "dropped")
 
     def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context) -> None:
-        self._callback = callback
-        self._args = args
-        self._context = context
-        self._cancelled = False
+        self.callback = callback
+        self.args = args
+        self.context = context
+        self.dropped = False
 
     def cancel(self) -> None:
         """Never run it."""
-        self._cancelled = True
+        self.dropped = True
         # What it held may be large, and the queue holds the handle until its turn.
-        self._callback = _nothing
-        self._args = ()
+        self.callback = _nothing
+        self.args = ()
+
+    def cancelled(self) -> bool:
+        """Whether it is never to be run."""
+        return self.dropped
+
+    def get_context(self) -> Context:
+        """The context in which it runs."""
+        return self.context
 
     def __repr__(self) -> str:
-        state = "cancelled" if self._cancelled else repr(self._callback)
-        return f"<{type(self).__name__} {state}>"
+        return f"<{type(self).__name__} {'cancelled' if self.dropped else repr(self.callback)}>"
 
 
 class Retry(WorkflowHandle):
@@ -70,7 +74,7 @@ class Retry(WorkflowHandle):
     :param run: decides whether it is run, or rests
     """
 
-    __slots__ = ("call", "dropped")
+    __slots__ = ("again", "wanted")
 
     def __init__(
         self,
@@ -80,59 +84,59 @@ class Retry(WorkflowHandle):
         run: Callable[[Retry], None],
     ) -> None:
         super().__init__(run, (self,), context)
-        self.call = partial(callback, *args)
-        self.dropped = False
-
-    def again(self) -> None:
-        """Run it. It makes a new handle when it wants to run again."""
-        self._args = ()
-        self.call()
+        #: Runs it; it makes a new handle when it wants to run again.
+        self.again = partial(callback, *args)
+        self.wanted = True
 
     def cancel(self) -> None:
         """Never run it. It takes its turn all the same, since its loop counts the turns."""
-        self.dropped = True
+        self.wanted = False
 
     def cancelled(self) -> bool:
         """Whether it is never to be run."""
-        return self.dropped
+        return not self.wanted
 
 
 class WorkflowTimer(asyncio.TimerHandle):
     """A callback at an instant of the journal's time."""
 
-    __slots__ = ("_owner", "name")
-
-    _callback: Callable[..., object]
-    _args: tuple[Any, ...]
-    _context: Context
+    __slots__ = ("args", "callback", "context", "dropped", "instant", "name", "owner")
 
     def __init__(
         self, when: float, name: object, callback: Callable[..., object], args: tuple[Any, ...], context: Context
     ) -> None:
-        self._when = when
+        self.instant = when
         self.name = name
-        self._callback = callback
-        self._args = args
-        self._context = context
-        self._cancelled = False
-        self._owner: Owner | None = None
+        self.callback = callback
+        self.args = args
+        self.context = context
+        self.dropped = False
+        #: The loop among whose timers it waits.
+        self.owner: Owner | None = None
 
-    def wait_in(self, owner: Owner | None) -> None:
-        """From now on it waits in the timers of *owner*, or no longer does (None)."""
-        self._owner = owner
+    def when(self) -> float:
+        """The instant, in seconds since the epoch."""
+        return self.instant
 
     def cancel(self) -> None:
         """Never run it."""
-        if not self._cancelled:
-            self._cancelled = True
-            self._callback = _nothing
-            self._args = ()
-            if self._owner is not None:
-                self._owner.timer_cancelled()
+        if not self.dropped:
+            self.dropped = True
+            self.callback = _nothing
+            self.args = ()
+            if self.owner is not None:
+                self.owner.timer_cancelled()
+
+    def cancelled(self) -> bool:
+        """Whether it is never to be run."""
+        return self.dropped
+
+    def get_context(self) -> Context:
+        """The context in which it runs."""
+        return self.context
 
     def __repr__(self) -> str:
-        state = "cancelled" if self._cancelled else repr(self._callback)
-        return f"<{type(self).__name__} when={self._when!r} {state}>"
+        return f"<{type(self).__name__} at {self.instant!r} {'cancelled' if self.dropped else repr(self.callback)}>"
 
 
 def _nothing() -> None:
@@ -186,7 +190,7 @@ class WorkflowTask(asyncio.Task[T]):
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Ask it to end with `CancelledError`, as `asyncio.Task.cancel` does."""
-        if msg.__class__ is str and msg.startswith(ANYIO_REASON):
+        if isinstance(msg, str) and msg.startswith(ANYIO_REASON):
             owner: Any = self.get_loop()
             return bool(owner.cancel_in_order(self.number, msg, super().cancel))
         return super().cancel(msg)
@@ -219,9 +223,9 @@ class Guard(_Map):
     asyncio's task looks at what the coroutine yields, and throws a bare `RuntimeError` into it when that is a future of
     another loop. The body gets a `NotDurableError` there instead, at the line that waits.
 
-    It is a `map` of the coroutine's `send` over endless `None`s, since a task steps what is not a native coroutine through
-    its iterator slot: `map` fills that slot in C, and passes the final `StopIteration` with its value on. So a step costs
-    0.05 to 0.1 us more than it does without a guard; with a `send` written in Python it cost 0.3 to 1 us more.
+    It is a `map` of the coroutine's `send` over endless `None`s, since a task steps what is no native coroutine through
+    its iterator slot: `map` fills that slot in C, and passes the final `StopIteration` with its value on. So a step
+    costs 0.05 to 0.1 us more than it does without a guard; with a `send` written in Python it cost 0.3 to 1 us more.
     """
 
     __slots__ = ("coroutine",)
@@ -246,7 +250,7 @@ class Guard(_Map):
         return self
 
 
-Coroutine.register(Guard)
+cast(ABCMeta, Coroutine).register(Guard)
 
 
 def guarded(coroutine: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:

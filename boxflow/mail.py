@@ -128,5 +128,3 @@ def mailbox_prefix(owner: str, subject: str) -> str:
     Lengths come first, so that no id is the beginning of another.
     """
     return f"{len(owner)}:{owner}:{len(subject)}:{subject}:"
-
-

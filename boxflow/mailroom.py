@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
-from typing import Literal, Protocol, TypeAlias
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -44,11 +44,13 @@ class Hub(Protocol):
     clock: Clock
     store: Store
 
-    def spawn(self, coroutine: object) -> object: ...
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]: ...
 
     def resident(self, run_id: str) -> Runner | None: ...
 
     async def rouse(self, run_id: str) -> Runner | None: ...
+
+    def hold(self, run_id: str) -> AbstractAsyncContextManager[Runner | None]: ...
 
     def idle(self, runner: Runner) -> None: ...
 
@@ -140,9 +142,7 @@ class Mailroom:
                 await self._keep("event", event_id, "", data, source)
         return Notified(run_ids=tuple(woken), kept=not woken)
 
-    async def send(
-        self, run_id: str, kind: Kind, subject: str, data: bytes, *, source: str | None = None
-    ) -> Notified:
+    async def send(self, run_id: str, kind: Kind, subject: str, data: bytes, *, source: str | None = None) -> Notified:
         """Hand mail to one run, or keep it in the run's own mailbox.
 
         :raises RunNotFoundError: no such run
@@ -156,8 +156,7 @@ class Mailroom:
             if stored.head.status.is_final:
                 raise RunEndedError(f"run {run_id!r} is over ({stored.head.status}); nothing waits for {token!r} there")
             if self._hub.resident(run_id) is not None or token in stored.head.waiting:
-                runner = await self._hub.rouse(run_id)
-                if runner is not None and await self._hand_over(runner, token, data, source):
+                if await self._hand_to(run_id, token, data, source):
                     return Notified(run_ids=(run_id,))
             await self._keep(kind, subject, run_id, data, source)
         return Notified(kept=True)
@@ -171,21 +170,21 @@ class Mailroom:
             if len(found) < RunQuery().limit:
                 break
             after = found[-1].record.run_id
-        runners = [await self._hub.rouse(run_id) for run_id in waiting]
-        hands = [self._hand_over(runner, token, data, source) for runner in runners if runner is not None]
-        taken = await asyncio.gather(*hands)
-        ids = [runner.run_id for runner in runners if runner is not None]
-        return [run_id for run_id, ok in zip(ids, taken, strict=True) if ok]
+        taken = await asyncio.gather(*(self._hand_to(run_id, token, data, source) for run_id in waiting))
+        return [run_id for run_id, ok in zip(waiting, taken, strict=True) if ok]
 
-    async def _hand_over(self, runner: Runner, token: str, data: bytes, source: str | None) -> bool:
-        """Hand *data* to the run's oldest wait for *token* that has nothing coming yet."""
-        if source is not None and source in runner.execution.sources:
-            return True  # It has come already: the sender did not live to see our answer.
-        for wait, owner in list(self._waits.get(token, {}).items()):
-            if owner is runner and not wait.claimed and not wait.given_up:
-                if await self._hand(runner, wait, data, source):
-                    return True
-        return False
+    async def _hand_to(self, run_id: str, token: str, data: bytes, source: str | None) -> bool:
+        """Hand *data* to the run's oldest wait for *token* that has nothing coming yet; False when there is none."""
+        async with self._hub.hold(run_id) as runner:
+            if runner is None:
+                return False
+            if source is not None and source in runner.execution.sources:
+                return True  # It has come already: the sender did not live to see our answer.
+            for wait, owner in list(self._waits.get(token, {}).items()):
+                if owner is runner and not wait.claimed and not wait.given_up:
+                    if await self._hand(runner, wait, data, source):
+                        return True
+            return False
 
     async def _keep(self, kind: Kind, subject: str, owner: str, data: bytes, source: str | None) -> None:
         if self._kept >= self._max_kept:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from boxflow.codec import decode_value
@@ -55,6 +56,7 @@ class Residents:
         self._runners: dict[str, Runner] = {}
         self._quiet: dict[str, Runner] = {}
         self._rousing: dict[str, asyncio.Task[Runner | None]] = {}
+        self._holds: dict[str, int] = {}
 
     def get(self, run_id: str) -> Runner | None:
         """The run, when it is in memory."""
@@ -68,11 +70,31 @@ class Residents:
         task = self._rousing.get(run_id)
         if task is None:
             task = self._rousing[run_id] = self._hub.spawn(self._build(run_id))
-            task.add_done_callback(lambda _: self._rousing.pop(run_id, None))
         # Who asks may be cancelled; the building goes on for the others.
         return await asyncio.shield(task)
 
+    @asynccontextmanager
+    async def hold(self, run_id: str) -> AsyncIterator[Runner | None]:
+        """The run, as `rouse` brings it, kept in memory for as long as the block takes."""
+        self._holds[run_id] = self._holds.get(run_id, 0) + 1
+        try:
+            yield await self.rouse(run_id)
+        finally:
+            self._holds[run_id] -= 1
+            if not self._holds[run_id]:
+                del self._holds[run_id]
+                runner = self._runners.get(run_id)
+                if runner is not None and runner.is_quiet:
+                    self.idle(runner)
+
     async def _build(self, run_id: str) -> Runner | None:
+        try:
+            return await self._bring_in(run_id)
+        finally:
+            # Before anybody can run who might find a runner here that has left again.
+            del self._rousing[run_id]
+
+    async def _bring_in(self, run_id: str) -> Runner | None:
         stored = await self._hub.store.get_run(run_id)
         if stored is None or not stored.head.status.is_driven:
             return None
@@ -90,7 +112,7 @@ class Residents:
         execution.on_violation = lambda: self._hub.on_host(lambda: self._violated(runner))
         self._runners[run_id] = runner
         runner.go_live()
-        self._hub.spawn(runner.pump())
+        runner.pump_soon()
         return runner
 
     async def _rebuild(self, stored: StoredRun) -> Execution:
@@ -127,7 +149,7 @@ class Residents:
     def _violated(self, runner: Runner) -> None:
         if not runner.is_over:
             runner.execution.end_by_violation()
-            self._hub.spawn(runner.pump())
+            runner.pump_soon()
 
     def idle(self, runner: Runner) -> None:
         """The run only waits now: it may stay, or the one that has waited longest must go."""
@@ -136,7 +158,7 @@ class Residents:
         while self._quiet and len(self._runners) > self._limit:
             oldest = next(iter(self._quiet.values()))
             del self._quiet[oldest.run_id]
-            if oldest.is_quiet:
+            if oldest.is_quiet and oldest.run_id not in self._holds:
                 self.leave(oldest)
 
     def leave(self, runner: Runner) -> None:

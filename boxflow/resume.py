@@ -105,5 +105,3 @@ def _follow_box(name: str, open_boxes: dict[str, int]) -> None:
         open_boxes[box] = open_boxes.get(box, 0) + 1
     elif box and method == "delete" and box in open_boxes:
         open_boxes[box] -= 1
-
-

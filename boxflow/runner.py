@@ -118,6 +118,7 @@ class Runner:
     """One run in memory, with its execution, its head as stored, and what arrived for it."""
 
     __slots__ = (
+        "_pump_is_coming",
         "_pumping",
         "arrivals",
         "checks",
@@ -150,6 +151,7 @@ class Runner:
         #: Ended, evicted or taken over: nothing more may be recorded.
         self.is_over = False
         self._pumping = False
+        self._pump_is_coming = False
 
     @property
     def run_id(self) -> str:
@@ -169,7 +171,7 @@ class Runner:
     @property
     def is_quiet(self) -> bool:
         """Nothing runs, nothing is on its way: the run only waits."""
-        return not (self._pumping or self.in_flight or self.checks or self.arrivals)
+        return not (self._pumping or self._pump_is_coming or self.in_flight or self.checks or self.arrivals)
 
     def arrive(self, arrival: Arrival) -> None:
         """Take *arrival*, and have the run pumped by a task of the engine."""
@@ -177,11 +179,17 @@ class Runner:
             arrival.answer(False)
             return
         self.arrivals.append(arrival)
-        if not self._pumping:
+        self.pump_soon()
+
+    def pump_soon(self) -> None:
+        """Have the run pumped by a task of the engine. Until then it is not quiet, and stays in memory."""
+        if not (self._pumping or self._pump_is_coming or self.is_over):
+            self._pump_is_coming = True
             self.hub.spawn(self.pump())
 
     async def pump(self) -> None:
         """Record and deliver until nothing is left to do."""
+        self._pump_is_coming = False
         if self._pumping or self.is_over:
             return
         self._pumping = True
@@ -203,7 +211,10 @@ class Runner:
             self.hub.broke(error)
         finally:
             self._pumping = False
-        if not self.is_over and self.is_quiet:
+        self._rest()
+
+    def _rest(self) -> None:
+        if self.is_quiet and not self.is_over:
             self.hub.idle(self)
 
     # --- arrivals --------------------------------------------------------------------------------------------------
@@ -388,8 +399,7 @@ class Runner:
         for call in list(self.execution.retrying):
             if not call.started and (call.when is None or call.when <= now):
                 self._start(call)
-        if not self._pumping and not self.is_over:
-            self.hub.spawn(self.pump())
+        self.pump_soon()
 
     async def _run_step(self, call: StepCall) -> None:
         """One attempt of a step, from its start to the run having gone on with its outcome."""
@@ -481,9 +491,7 @@ def _done(call: StepCall, number: int, value: Value, blob: Blob | None) -> Calla
     name, occurrence = call.key
 
     def make(seq: int, at: float) -> Outcome:
-        return StepDone(
-            seq=seq, at=at, name=name, occurrence=occurrence, value=value, blob=blob, attempt=number
-        )
+        return StepDone(seq=seq, at=at, name=name, occurrence=occurrence, value=value, blob=blob, attempt=number)
 
     return make
 
@@ -510,11 +518,16 @@ def arrived(wait: MailWait, value: Value, blob: Blob | None, source: str | None)
     def make(seq: int, at: float) -> Outcome:
         if wait.kind == "event":
             return EventArrived(
-                seq=seq, at=at, name=name, occurrence=occurrence, event_id=subject, value=value, blob=blob, source=source
+                seq=seq,
+                at=at,
+                name=name,
+                occurrence=occurrence,
+                event_id=subject,
+                value=value,
+                blob=blob,
+                source=source,
             )
-        return WebhookArrived(
-            seq=seq, at=at, name=name, occurrence=occurrence, webhook=subject, value=value, blob=blob
-        )
+        return WebhookArrived(seq=seq, at=at, name=name, occurrence=occurrence, webhook=subject, value=value, blob=blob)
 
     return make
 

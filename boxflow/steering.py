@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 import msgspec
@@ -38,7 +39,7 @@ class Hub(Protocol):
     store: Store
     owner: str
 
-    async def rouse(self, run_id: str) -> Runner | None: ...
+    def hold(self, run_id: str) -> AbstractAsyncContextManager[Runner | None]: ...
 
     async def read(self, run_id: str, after: int = 0) -> list[Outcome]: ...
 
@@ -85,9 +86,9 @@ class Steering:
             has_begun = head.status is not RunStatus.PENDING or stored.record.start_at <= self._hub.clock.now()
             if head.status is RunStatus.DIVERGED or not has_begun:
                 return await self._end_unbegun(stored, reason)
-            runner = await self._hub.rouse(run_id)
-            if runner is not None and await self._ask(runner, reason):
-                return
+            async with self._hub.hold(run_id) as runner:
+                if runner is not None and await self._ask(runner, reason):
+                    return
 
     async def _ask(self, runner: Runner, reason: str | None) -> bool:
         recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()

@@ -54,7 +54,9 @@ class Workflow(Generic[I, O]):
         failure_function: FailureFunction | None = None,
     ) -> None:
         if not inspect.iscoroutinefunction(function):
-            raise ConfigurationError(f"workflow {function!r} is not an `async def` function; declare it with `async def`")
+            raise ConfigurationError(
+                f"workflow {function!r} is not an `async def` function; declare it with `async def`"
+            )
         parameters = list(inspect.signature(function).parameters.values())
         positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         if len(positional) != 2 or len(parameters) != 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import io
 import os
 import re
@@ -66,6 +67,22 @@ def test_the_version_is_the_same_everywhere() -> None:
 def test_the_public_names_are_sorted_and_there() -> None:
     assert list(boxflow.__all__) == sorted(boxflow.__all__)
     assert [name for name in boxflow.__all__ if not hasattr(boxflow, name)] == []
+
+
+def test_everything_public_is_documented() -> None:
+    missing: list[str] = []
+    for name in boxflow.__all__:
+        thing: Any = getattr(boxflow, name)
+        if not inspect.isclass(thing) and not inspect.isfunction(thing):
+            continue
+        if not inspect.getdoc(thing):
+            missing.append(name)
+        for method, value in vars(thing).items() if inspect.isclass(thing) else ():
+            plain = getattr(value, "__func__", value)
+            public = not method.startswith("_") and (inspect.isfunction(plain) or isinstance(plain, property))
+            if public and not inspect.getdoc(plain):
+                missing.append(f"{name}.{method}")
+    assert missing == []
 
 
 def test_every_entry_point_leads_to_a_class() -> None:

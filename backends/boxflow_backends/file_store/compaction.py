@@ -9,6 +9,7 @@ do. A crash before leaves files that do not count, a crash after leaves files th
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from heapq import merge
 from pathlib import Path
@@ -210,7 +211,12 @@ class Compaction:
         groups = self._group_archives(bool(ended))
         next_archive = max([0, *numbers(self._disk, self._root, Kind.ARCHIVE), *(a.number for a in plan.archives)]) + 1
         merged = [archive for group in groups for archive in group]
-        archives = [archive for archive in plan.archives if archive not in merged and not self._is_forgotten(archive)]
+        emptied = Counter(number for number, _ in gone)
+        archives = [
+            archive
+            for archive in plan.archives
+            if archive not in merged and emptied[archive.number] < archive.count and not self._is_forgotten(archive)
+        ]
         sources = [self._finished_of(group, gone) for group in groups]
         if ended:
             fresh = (self._finished(run_id, files) for _, run_id in sorted(ended))

@@ -105,6 +105,11 @@ def kind_of(where: int) -> Kind:
     return Kind(where >> _OFFSET_BITS & 3)
 
 
+def is_in_log(where: int) -> bool:
+    """Whether a place is in a segment, rather than in a checkpoint or an archive."""
+    return not where >> _OFFSET_BITS & 3
+
+
 def number_of(where: int) -> int:
     """The number of the file of a place."""
     return where >> (_OFFSET_BITS + 2)
@@ -130,8 +135,9 @@ def seal(body: bytes, crc: int) -> tuple[bytes, int]:
     if b"\n" in body:
         # Between two tokens: a string cannot hold a bare newline. A value that came as pretty JSON brings them.
         body = body.replace(b"\n", b" ")
-    crc = crc32(body[:-1], crc)
-    return b'%b,"crc":"%08x"}\n' % (body[:-1], crc), crc
+    start = body[:-1]
+    crc = crc32(start, crc)
+    return b'%b,"crc":"%08x"}\n' % (start, crc), crc
 
 
 def checked(line: bytes, crc: int) -> int | None:

@@ -12,7 +12,7 @@ from boxflow_backends.file_store.lines import (
     Line,
     encode,
     file_path,
-    kind_of,
+    is_in_log,
     number_of,
     offset_of,
     place,
@@ -57,6 +57,7 @@ class Log:
             disk.close(file)
             raise
         self._offset = len(line)
+        self._begin = place(Kind.LOG, number, 0)
         self.writer = Writer(
             disk, file, number, len(line), durability=durability, interval_s=interval_s, rolled=rolled, failed=failed
         )
@@ -66,7 +67,7 @@ class Log:
     def add(self, body: bytes, waiter: Waiter | None) -> int:
         """Have one encoded object written as a line, and *waiter* told when it is durable. Its place."""
         line, self._crc = seal(body, self._crc)
-        where = place(Kind.LOG, self.number, self._offset)
+        where = self._begin + self._offset
         self._offset += len(line)
         self._put((line, waiter))
         if self._offset >= self._segment_bytes:
@@ -79,6 +80,7 @@ class Log:
         self.number += 1
         line, self._crc = seal(self._header(self.number), self._crc)
         self._offset = len(line)
+        self._begin = place(Kind.LOG, self.number, 0)
         self._put((Roll(self.number, file_path(self._root, Kind.LOG, self.number)), None))
         self._put((line, None))
 
@@ -93,7 +95,7 @@ class Log:
 
     def is_written(self, where: int) -> bool:
         """Whether a line can be read from its file yet."""
-        return kind_of(where) is not Kind.LOG or (number_of(where), offset_of(where)) < self.writer.written
+        return not is_in_log(where) or (number_of(where), offset_of(where)) < self.writer.written
 
     def since_checkpoint_bytes(self) -> int:
         """How much there is to read when the store is opened, besides the checkpoint."""

@@ -12,11 +12,10 @@ from boxflow_backends.file_store.lines import (
     PLACE_BITS,
     PLACE_MASK,
     Files,
-    Kind,
     Line,
     as_changes,
     both,
-    kind_of,
+    is_in_log,
     number_of,
 )
 from boxflow_backends.item_table import ItemTable
@@ -102,4 +101,4 @@ def last_of(run: IndexedRun[int]) -> int:
 
 def is_in_log_after(where: int, number: int) -> bool:
     """Whether a place is in a segment behind *number*."""
-    return kind_of(where) is Kind.LOG and number_of(where) > number
+    return is_in_log(where) and number_of(where) > number

@@ -12,7 +12,7 @@ A 2xx answer means: durably stored. Errors are problem details (RFC 9457): `{"ti
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -85,7 +85,7 @@ def lifespan(engine: Engine) -> Callable[[Any], AbstractAsyncContextManager[None
     """A lifespan for Starlette or FastAPI that runs the engine as long as the app."""
 
     @asynccontextmanager
-    async def run(app: Any) -> AsyncIterator[None]:
+    async def run(app: Any) -> AsyncGenerator[None]:
         async with engine:
             yield
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from asyncio.events import _get_running_loop
+from asyncio.events import _get_running_loop  # pyright: ignore[reportPrivateUsage] # cheaper, and None off a loop
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime

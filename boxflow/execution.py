@@ -155,7 +155,7 @@ class Execution:
             self._undelivered -= 1
         self.loop.set_time(outcome.at)
         try:
-            if outcome.__class__ is StepDone:
+            if type(outcome) is StepDone:
                 self.journal.settle(outcome)
             else:
                 self._deliver_other(outcome)
@@ -236,7 +236,7 @@ class Execution:
 
     def _divergence(self, outcome: Outcome) -> DivergenceError:
         pending = [str(operation) for operation in self.journal.pending.values()]
-        lines = [location(cast(Any, task.get_coro())) for task in self.loop.tasks()]
+        lines = [location(task.get_coro()) for task in self.loop.tasks()]
         kind = outcome.kind.replace("_", " ")
         return DivergenceError(
             recorded=f"{kind} {describe(outcome.name, outcome.occurrence)}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
+from typing import cast
 
 from boxflow.errors import ChildFailedError, StepFailedError
 from boxflow.model import Failure
@@ -53,5 +54,5 @@ def _chain(error: BaseException | None, seen: set[int]) -> Iterator[BaseExceptio
     if not error.__suppress_context__:
         yield from _chain(error.__context__, seen)
     if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
+        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
             yield from _chain(inner, seen)

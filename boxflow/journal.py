@@ -14,7 +14,7 @@ Pure: nothing here performs anything.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 from boxflow.model import (
@@ -218,7 +218,7 @@ SETTLES: dict[type[Outcome], type[Operation]] = {
 """Which kind of operation each kind of outcome settles."""
 
 
-def location(coroutine: Coroutine[Any, Any, Any]) -> str | None:
+def location(coroutine: object) -> str | None:
     """The innermost line of user code at which *coroutine* is suspended, as `file:line in function`."""
     found: str | None = None
     inner: Any = coroutine

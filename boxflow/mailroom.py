@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -261,7 +261,7 @@ class Mailroom:
         return changes
 
     @asynccontextmanager
-    async def _lock(self, token: str) -> AsyncIterator[None]:
+    async def _lock(self, token: str) -> AsyncGenerator[None]:
         lock, users = self._locks.get(token) or (asyncio.Lock(), 0)
         self._locks[token] = (lock, users + 1)
         try:

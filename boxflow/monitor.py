@@ -75,7 +75,8 @@ class BlockingMonitor:
             if running is not None and drains == self._drains:
                 elapsed_s = time.perf_counter() - since
                 if elapsed_s >= self._limit_s / 2:
-                    self._sample = (drains, _innermost(sys._current_frames().get(self._host)))
+                    frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] # there is no other way
+                    self._sample = (drains, _innermost(frames.get(self._host)))
                 if elapsed_s >= self._limit_s and self._reported != drains:
                     self._report(running, drains)
             elif running is None and drains == self._drains:

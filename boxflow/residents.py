@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -74,7 +74,7 @@ class Residents:
         return await asyncio.shield(task)
 
     @asynccontextmanager
-    async def hold(self, run_id: str) -> AsyncIterator[Runner | None]:
+    async def hold(self, run_id: str) -> AsyncGenerator[Runner | None]:
         """The run, as `rouse` brings it, kept in memory for as long as the block takes."""
         self._holds[run_id] = self._holds.get(run_id, 0) + 1
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +37,7 @@ class Log:
         number: int,
         crc: int,
         epoch: int,
+        lock: threading.Lock,
         segment_bytes: int,
         durability: Durability,
         interval_s: float,
@@ -59,20 +62,33 @@ class Log:
         self._offset = len(line)
         self._begin = place(Kind.LOG, number, 0)
         self.writer = Writer(
-            disk, file, number, len(line), durability=durability, interval_s=interval_s, rolled=rolled, failed=failed
+            disk,
+            file,
+            number,
+            len(line),
+            lock=lock,
+            durability=durability,
+            interval_s=interval_s,
+            rolled=rolled,
+            failed=failed,
         )
-        self._put = self.writer.put
         self.writer.start()
 
-    def add(self, body: bytes, waiter: Waiter | None) -> int:
-        """Have one encoded object written as a line, and *waiter* told when it is durable. Its place."""
+    def add(self, body: bytes, loop: asyncio.AbstractEventLoop) -> tuple[int, Waiter]:
+        """Have one encoded object written as a line: its place, and what is done when it is durable."""
         line, self._crc = seal(body, self._crc)
         where = self._begin + self._offset
         self._offset += len(line)
-        self._put((line, waiter))
+        waiter = self.writer.put_awaited(line, loop)
         if self._offset >= self._segment_bytes:
             self.roll()
-        return where
+        return where, waiter
+
+    def add_unawaited(self, body: bytes) -> None:
+        """Have one encoded object written as a line."""
+        line, self._crc = seal(body, self._crc)
+        self._offset += len(line)
+        self.writer.put(line)
 
     def roll(self) -> None:
         """Go on in a new segment."""
@@ -81,12 +97,12 @@ class Log:
         line, self._crc = seal(self._header(self.number), self._crc)
         self._offset = len(line)
         self._begin = place(Kind.LOG, self.number, 0)
-        self._put((Roll(self.number, file_path(self._root, Kind.LOG, self.number)), None))
-        self._put((line, None))
+        self.writer.put_then(Roll(self.number, file_path(self._root, Kind.LOG, self.number)))
+        self.writer.put(line)
 
     def close(self) -> None:
         """Say that everything was written; what is damaged after that is damage, and not a crash."""
-        self._put((seal(encode(Line(op="close", epoch=self.epoch, synced=self._offset)), self._crc)[0], None))
+        self.add_unawaited(encode(Line(op="close", epoch=self.epoch, synced=self._offset)))
 
     def synced_bytes(self) -> int:
         """Up to where the open segment is durable, as far as is known here."""

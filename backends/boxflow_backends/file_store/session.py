@@ -55,6 +55,8 @@ class Session:
         self.lock = threading.Lock()
         self.blobs = Blobs(self.disk, self.root)
         self.past_tokens: dict[str, int] = {}
+        # The same as `check_open` returning, for where every microsecond counts.
+        self.is_accepting = True
         self._failure: str | None = None
         self._closing = False
         self._closed = False
@@ -88,6 +90,7 @@ class Session:
             number=found.segment + 1,
             crc=found.crc,
             epoch=found.epoch + 1,
+            lock=self.lock,
             segment_bytes=settings.segment_bytes,
             durability=settings.durability,
             interval_s=settings.interval_s,
@@ -113,6 +116,7 @@ class Session:
     def fail(self, why: str) -> None:
         """Accept nothing more. Called from any thread."""
         with self.lock:
+            self.is_accepting = False
             if self._failure is None:
                 self._failure = why
 
@@ -123,6 +127,7 @@ class Session:
         """
         had_failed = self._failure is not None
         with self.lock:
+            self.is_accepting = False
             self._closing = self._closed = True
         try:
             if self._compactor is not None:
@@ -237,7 +242,7 @@ class Session:
             changes = [change for run_id in dropped for change in state.items.of_run(run_id)]
             if changes:
                 state.items.apply(changes)
-                self.log.add(encode(Line(op="change", epoch=self.log.epoch, changes=as_lines(changes))), None)
+                self.log.add_unawaited(encode(Line(op="change", epoch=self.log.epoch, changes=as_lines(changes))))
         for run_id in dropped:
             self.blobs.remove(run_id)
         return True

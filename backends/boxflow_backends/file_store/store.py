@@ -148,8 +148,7 @@ class FileStore:
                         head=head,
                         changes=as_lines(changes),
                     )
-                    waiter = _waiter()
-                    where = session.log.add(encode(line), waiter)
+                    where, waiter = session.log.add(encode(line), asyncio.get_running_loop())
                     state.index.add(record, head, both(where, where))
                     state.items.apply(changes)
                     break
@@ -164,10 +163,13 @@ class FileStore:
     async def append(
         self, run_id: str, outcomes: Sequence[Outcome], head: Head, fence: Fence, changes: Sequence[Change] = ()
     ) -> None:
-        session = self._changeable()
+        session = self._session
+        if not isinstance(session, Session):
+            session = self._changeable()
         while True:
             with session.lock:
-                session.check_open()
+                if not session.is_accepting:
+                    session.check_open()
                 run = session.state.index.runs.get(run_id)
                 if run is not None:
                     waiter = _append(session, run, outcomes, head, fence, changes)
@@ -241,8 +243,7 @@ class FileStore:
             session.check_open()
             log = session.log
             line = Line(op="change", epoch=log.epoch, synced=log.synced_bytes(), changes=as_lines(changes))
-            waiter = _waiter()
-            log.add(encode(line), waiter)
+            _, waiter = log.add(encode(line), asyncio.get_running_loop())
             session.state.items.apply(changes)
         await waiter
 
@@ -377,8 +378,7 @@ class FileStore:
             if session.log.is_written(where):
                 return
             session.check_open()
-            waiter = _waiter()
-            session.log.writer.put((b"", waiter))
+            waiter = session.log.writer.put_awaited(b"", asyncio.get_running_loop())
         await waiter
 
     async def _again_when_moved(self, once: Callable[[], Awaitable[T]]) -> T:
@@ -424,8 +424,7 @@ def _append(
         outcomes=outcomes,
         changes=as_lines(changes) if changes else (),
     )
-    waiter = _waiter()
-    where = log.add(encode(line), waiter)
+    where, waiter = log.add(encode(line), asyncio.get_running_loop())
     run.kept = both(run.kept >> PLACE_BITS, where)
     session.state.index.update(run, head)
     if changes:
@@ -439,8 +438,7 @@ def _delete(session: Session, run_id: str, run: IndexedRun[int] | None) -> Waite
     if run is None and not items:
         return None
     line = Line(op="delete", epoch=log.epoch, synced=log.synced_bytes(), run=run_id, changes=as_lines(items))
-    waiter = _waiter()
-    log.add(encode(line), waiter)
+    _, waiter = log.add(encode(line), asyncio.get_running_loop())
     state.items.apply(items)
     if run is not None:
         state.remove(run)
@@ -460,10 +458,6 @@ def _look_up(
 ) -> tuple[int, Line] | None:
     with Files(session.disk, session.root) as files:
         return find(archives, gone, files, run_id)
-
-
-def _waiter() -> Waiter:
-    return asyncio.get_running_loop().create_future()
 
 
 async def _to_its_end(call: asyncio.Future[T]) -> T:

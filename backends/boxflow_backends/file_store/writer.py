@@ -1,8 +1,8 @@
 """The thread that writes: takes everything that waits, writes it at once, syncs it at once, acknowledges it at once.
 
-A record costs the event loop one entry in a queue; how many records share a sync is decided by how many arrive while
-the sync before is running (group commit). The queue needs no bound of its own: each record in it has a caller that
-waits for it.
+A record costs the event loop two appends to a list; how many records share a sync is decided by how many arrive while
+the sync before is running (group commit). What waits needs no bound of its own: each record has a caller that waits for
+it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Literal, TypeAlias
 
 from boxflow.errors import StoreFailedError
@@ -22,12 +21,9 @@ from boxflow_backends.file_store.disk import Disk, write_all
 Durability: TypeAlias = Literal["always", "interval", "os"]
 Waiter: TypeAlias = asyncio.Future[None]
 
-# One write of more would only delay the first of those who wait.
-_BATCH_BYTES = 8 << 20
-
 
 class Roll:
-    """In the queue: what follows belongs to the next file."""
+    """What follows belongs to the next file."""
 
     __slots__ = ("number", "path")
 
@@ -37,11 +33,11 @@ class Roll:
 
 
 class Stop:
-    """In the queue: nothing follows."""
+    """Nothing follows."""
 
 
 class Mark:
-    """In the queue, for a thread that waits until everything before it is durable, or failed."""
+    """A thread waits until everything before it is durable, or failed."""
 
     __slots__ = ("passed",)
 
@@ -49,11 +45,37 @@ class Mark:
         self.passed = threading.Event()
 
 
-_Entry: TypeAlias = tuple[bytes | Roll | Stop | Mark, Waiter | None]
+class _Batch:
+    """Lines that are written together, who waits for them on one loop, and what comes after them."""
+
+    __slots__ = ("lines", "loop", "then", "waiters")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self.loop = loop
+        self.lines: list[bytes] = []
+        self.waiters: list[Waiter] = []
+        self.then: Roll | Stop | Mark | None = None
+
+    def tell(self, why: str | None) -> None:
+        """Let go on whoever waits, with one call into the loop; with `StoreFailedError` where there is a *why*."""
+        if isinstance(self.then, Mark):
+            self.then.passed.set()
+        if self.loop is None or not self.waiters:
+            return
+        try:
+            self.loop.call_soon_threadsafe(_settle, self.waiters, why)
+        except RuntimeError:
+            # The loop is closed: nobody is left who could wait.
+            return
 
 
 class Writer:
-    """Writes lines in the order in which they are put. Made open on its first file."""
+    """Writes lines in the order in which they are put. Made open on its first file.
+
+    :param lock: held by whoever puts
+    :param rolled: told when a file was begun
+    :param failed: told why nothing more can be written; after that, nothing more is put
+    """
 
     def __init__(
         self,
@@ -62,6 +84,7 @@ class Writer:
         number: int,
         written: int,
         *,
+        lock: threading.Lock,
         durability: Durability,
         interval_s: float,
         rolled: Callable[[], None],
@@ -69,96 +92,134 @@ class Writer:
     ) -> None:
         self._disk = disk
         self._file = file
+        self._number = number
+        self._written = written
         self._durability = durability
         self._interval_s = interval_s
         self._rolled = rolled
         self._failed = failed
-        self._queue: SimpleQueue[_Entry] = SimpleQueue()
-        self._written = written
         # Read by other threads, which may see it late but never early: one tuple, replaced whole.
-        self.synced = (number, written)
-        self.written = (number, written)
-        self._number = number
+        self.synced = self.written = (number, written)
         self._sync_due: float | None = None
+        self._lock = lock
+        self._batches: list[_Batch] = []
+        self._batch = _Batch(None)
+        self._is_asleep = False
+        # Held, except for the moment in which the thread is woken: acquiring it is sleeping, in C.
+        self._wake = threading.Lock()
+        self._wake.acquire()
         self._thread = threading.Thread(target=self._run, name="boxflow-file-store-writer", daemon=True)
-        self.put = self._queue.put
 
     def start(self) -> None:
         """Begin to write."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Write and sync what was put, and end. Blocks."""
-        self._queue.put((Stop(), None))
-        self._thread.join()
+    def put(self, line: bytes) -> None:
+        """Have *line* written."""
+        self._batch.lines.append(line)
+        if self._is_asleep:
+            self._is_asleep = False
+            self._wake.release()
+
+    def put_awaited(self, line: bytes, loop: asyncio.AbstractEventLoop) -> Waiter:
+        """Have *line* written; what is returned is done when it is durable."""
+        batch = self._batch
+        if batch.loop is not loop:
+            if batch.waiters:
+                batch = self._next_batch()
+            batch.loop = loop
+        waiter = loop.create_future()
+        batch.lines.append(line)
+        batch.waiters.append(waiter)
+        if self._is_asleep:
+            self._is_asleep = False
+            self._wake.release()
+        return waiter
+
+    def put_then(self, then: Roll | Stop | Mark) -> None:
+        """Have *then* done after everything that was put."""
+        self._batch.then = then
+        self._next_batch()
+        self.put(b"")
 
     def wait(self) -> None:
         """Return when everything that was put is durable, or the store has failed. Blocks."""
         mark = Mark()
-        self._queue.put((mark, None))
-        mark.passed.wait()
+        with self._lock:
+            self.put_then(mark)
+        while not mark.passed.wait(1.0) and self._thread.is_alive():
+            # The thread may have failed before the mark was put; then nobody passes it.
+            continue
+
+    def stop(self) -> None:
+        """Write and sync what was put, and end. Blocks."""
+        with self._lock:
+            self.put_then(Stop())
+        self._thread.join()
+
+    def _next_batch(self) -> _Batch:
+        self._batches.append(self._batch)
+        self._batch = _Batch(None)
+        return self._batch
 
     def _run(self) -> None:
-        batch: list[_Entry] = []
+        batches: list[_Batch] = []
         try:
             while True:
-                batch = self._take()
-                if not self._commit(batch):
-                    break
-                acknowledge([waiter for _, waiter in batch if waiter is not None])
-            self._sync()
+                batches = self._take()
+                goes_on = self._commit(batches)
+                for batch in batches:
+                    batch.tell(None)
+                if not goes_on:
+                    return
         except OSError as error:
             why = say(error)
             self._failed(why)
-            self._refuse(batch, why)
+            with self._lock:
+                batches = [*batches, *self._batches, self._batch]
+            for batch in batches:
+                batch.tell(why)
         finally:
             self._disk.close(self._file)
 
-    def _take(self) -> list[_Entry]:
-        """Everything that waits, at least one entry; nothing when a sync is due first."""
-        try:
-            if self._sync_due is None:
-                first = self._queue.get()
-            else:
-                first = self._queue.get(timeout=max(self._sync_due - time.monotonic(), 0.0))
-        except Empty:
-            return []
-        batch = [first]
-        size = 0
-        while size < _BATCH_BYTES:
-            try:
-                entry = self._queue.get_nowait()
-            except Empty:
-                break
-            batch.append(entry)
-            if isinstance(entry[0], bytes):
-                size += len(entry[0])
-        return batch
+    def _take(self) -> list[_Batch]:
+        """Everything that waits; nothing when a sync is due first."""
+        while True:
+            with self._lock:
+                if self._batch.lines:
+                    self._next_batch()
+                batches, self._batches = self._batches, []
+                self._is_asleep = not batches
+            if batches:
+                return batches
+            due = self._sync_due
+            if not self._wake.acquire(timeout=-1 if due is None else max(due - time.monotonic(), 0.0)):
+                with self._lock:
+                    if self._is_asleep:
+                        self._is_asleep = False
+                        return []
+                # It was woken in the same instant: the lock was released, and must be held again.
+                self._wake.acquire()
 
-    def _commit(self, batch: Sequence[_Entry]) -> bool:
-        """Bring *batch* to disk, as far as the durability asks for; False when it was the last."""
-        lines: list[bytes] = []
-        for what, _ in batch:
-            if isinstance(what, bytes):
-                lines.append(what)
-                continue
-            self._write(lines)
-            lines = []
-            match what:
-                case Stop():
-                    return False
-                case Roll():
-                    self._roll(what)
+    def _commit(self, batches: Sequence[_Batch]) -> bool:
+        """Bring *batches* to disk, as far as the durability asks for; False when they were the last."""
+        for batch in batches:
+            self._write(b"".join(batch.lines))
+            match batch.then:
+                case Roll() as roll:
+                    self._roll(roll)
                 case Mark():
                     self._sync()
-                    what.passed.set()
-        self._write(lines)
+                case Stop():
+                    self._sync()
+                    return False
+                case None:
+                    pass
         if self._durability == "always" or (self._sync_due is not None and time.monotonic() >= self._sync_due):
             self._sync()
         return True
 
-    def _write(self, lines: list[bytes]) -> None:
-        data = b"".join(lines)
+    def _write(self, data: bytes) -> None:
         if not data:
             return
         write_all(self._disk, self._file, data)
@@ -182,42 +243,8 @@ class Writer:
         self._disk.sync_directory(roll.path.parent)
         self._number = roll.number
         self._written = 0
-        self.synced = (roll.number, 0)
+        self.synced = self.written = (roll.number, 0)
         self._rolled()
-
-    def _refuse(self, batch: list[_Entry], why: str) -> None:
-        # `failed` was called: nothing more is put, so what is in the queue now is all.
-        while True:
-            refuse([waiter for _, waiter in batch if waiter is not None], why)
-            for what, _ in batch:
-                if isinstance(what, Mark):
-                    what.passed.set()
-            try:
-                batch = [self._queue.get_nowait()]
-            except Empty:
-                return
-
-
-def acknowledge(waiters: Sequence[Waiter]) -> None:
-    """Let go on whoever waits, on whichever loop; one call into each loop."""
-    _tell(waiters, None)
-
-
-def refuse(waiters: Sequence[Waiter], why: str) -> None:
-    """Raise `StoreFailedError` in whoever waits."""
-    _tell(waiters, why)
-
-
-def _tell(waiters: Sequence[Waiter], why: str | None) -> None:
-    loops: dict[asyncio.AbstractEventLoop, list[Waiter]] = {}
-    for waiter in waiters:
-        loops.setdefault(waiter.get_loop(), []).append(waiter)
-    for loop, its_waiters in loops.items():
-        try:
-            loop.call_soon_threadsafe(_settle, its_waiters, why)
-        except RuntimeError:
-            # The loop is closed: nobody is left who could wait.
-            continue
 
 
 def _settle(waiters: Sequence[Waiter], why: str | None) -> None:

@@ -71,17 +71,18 @@ def payload_type(fn: Callable[..., object], names: Mapping[str, object] | None =
     function = _function(fn)
     if function is None:
         return ANY
-    try:
-        parameters = inspect.signature(fn).parameters.values()
-    except (TypeError, ValueError):  # a callable that tells no signature
-        return ANY
-    positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    if len(positional) < 2 or positional[1].annotation is inspect.Parameter.empty:
-        return ANY
-    return _meaning(_resolve(function, "payload", positional[1].annotation, names or {}))
+    # A method or a partial has other positions than its function, so only the function itself is remembered.
+    is_plain = fn is function and names is None
+    if is_plain and (known := _payload_types.get(function)) is not None:
+        return known
+    found = _meaning(_read_payload_type(fn, function, names or {}))
+    if is_plain:
+        _payload_types[function] = found
+    return found
 
 
 _return_types: weakref.WeakKeyDictionary[types.FunctionType, object] = weakref.WeakKeyDictionary()
+_payload_types: weakref.WeakKeyDictionary[types.FunctionType, object] = weakref.WeakKeyDictionary()
 
 
 def _function(fn: object) -> types.FunctionType | None:
@@ -107,6 +108,17 @@ def _read_return_type(function: types.FunctionType, names: Mapping[str, object])
     if get_origin(found) in _AWAITABLES and not inspect.iscoroutinefunction(function):
         return get_args(found)[-1]
     return ANY if found in _AWAITABLES else found
+
+
+def _read_payload_type(fn: Callable[..., object], function: types.FunctionType, names: Mapping[str, object]) -> object:
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):  # a callable that tells no signature
+        return ANY
+    positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    if len(positional) < 2 or positional[1].annotation is inspect.Parameter.empty:
+        return ANY
+    return _resolve(function, "payload", positional[1].annotation, names)
 
 
 def _resolve(function: types.FunctionType, part: str, annotation: object, names: Mapping[str, object]) -> object:

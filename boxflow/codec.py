@@ -21,6 +21,7 @@ An `EncodeError` starts with what was found, so that its caller can say who gave
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import operator
 from types import NoneType
@@ -83,7 +84,11 @@ def encode_value(value: object, type: object = ANY, *, verb: str = "return") -> 
         back = shape.decode(data)
     except MisfitError as exc:
         raise _misfit(value, str(exc), type, verb) from exc
-    if (found := difference(value, back)) is not None:
+    try:
+        found = difference(value, back)
+    except RecursionError as exc:
+        raise _endless(value, verb) from exc
+    if found is not None:
         raise _refused(value, found, type, verb)
     return data
 
@@ -244,6 +249,8 @@ def _instead(value: object) -> str | None:
     match value:
         case Key():
             return "str keys"
+        case dt.datetime() | dt.time() if value.fold and value.tzinfo is None:
+            return "an aware time: JSON has no `fold`"
         case set() | frozenset() | tuple() if not hasattr(value, "_fields"):
             return "a list"
         case float():

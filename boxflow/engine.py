@@ -179,10 +179,11 @@ class Engine:
 
     async def _stop(self) -> None:
         self._broken = self._broken or StoreClosedError("the engine has been stopped")
-        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._residents.leave_all()
+        while tasks := [task for task in self._tasks if task is not asyncio.current_task()]:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         self._residents.leave_all()
         self._wake_followers()
 
@@ -599,6 +600,9 @@ class Engine:
 
     def retire(self, runner: Runner) -> None:
         self._residents.leave(runner)
+
+    async def diverge(self, runner: Runner, error: Exception) -> None:
+        await self._residents.diverge(runner, error)
 
     def _ring(self, run_id: str) -> None:
         runner = self._residents.get(run_id)

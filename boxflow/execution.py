@@ -162,7 +162,7 @@ class Execution:
         except Unknown:
             if outcome.seq > self._accept_until:
                 raise self._divergence(outcome) from None
-        self._drain(self.loop)
+        self._run()
 
     def replayed(self) -> None:
         """The journal is delivered: from here on the run is live."""
@@ -247,7 +247,16 @@ class Execution:
 
     def _drive(self, start: Callable[[], None]) -> None:
         self.loop.call_soon(start, context=contextvars.Context())
-        self._drain(self.loop)
+        self._run()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                return self._drain(self.loop)
+            except SystemExit:
+                # `sys.exit()` in a body fails the run, like any exception; it must not end the application, which
+                # would meet the same run again at its next start. The task has kept it.
+                continue
 
     # --- what the context asks ---------------------------------------------------------------------------------------
 

@@ -27,9 +27,16 @@ def failure_of(error: BaseException, *, message: str | None = None) -> Failure:
     lines = traceback.format_exception(kind, error, error.__traceback__, limit=-FRAMES)
     return Failure(
         type=name,
-        message=_printable(str(error) if message is None else message),
+        message=_printable(_text_of(error) if message is None else message),
         traceback=_printable("".join(lines)),
     )
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as refusal:  # Any class may define `__str__`, and its failure must not hide the failure itself.
+        return f"(its text is not to be had: str() raised {type(refusal).__name__})"
 
 
 def _printable(text: str) -> str:

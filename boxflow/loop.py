@@ -111,6 +111,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._retries = 0
         self._fruitless = 0
         self._parked: list[Retry] = []
+        self._strays: list[WorkflowHandle] = []
         self._batch: list[tuple[int, list[WorkflowHandle | WorkflowTimer]]] = []
         self._batch_reason: str | None = None
         self._in_cancel = False
@@ -159,7 +160,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """
         if self._thread is not None:
             raise RuntimeError(f"{self!r} is being drained already; a drain is not re-entrant")
+        if not self._admitting and self._strays:
+            self._ready.extend(self._strays)
+            self._strays.clear()
         host = self._enter()
+        self._admitting = not self._closed
         try:
             self._run_ready()
         finally:
@@ -275,8 +280,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if isinstance(callback, MethodType) and callback.__name__ == RETRY:
             return self._retry_soon(callback, args, context)
         handle = WorkflowHandle(callback, args, copy_context() if context is None else context)
-        if self._admitting or self._admits(handle):
+        if self._admitting:
             self._ready.append(handle)
+        else:
+            self._take_from_outside(handle)
         return handle
 
     def call_later(
@@ -298,8 +305,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if math.isnan(when):
             raise ValueError("a timer needs an instant; got nan")
         timer = WorkflowTimer(when, name, callback, args, copy_context() if context is None else context)
-        if not (self._admitting or self._admits(timer)):
-            return timer
+        if not self._admitting:
+            if self.evicting:
+                timer.cancel()
+                return timer
+            self._check_open()
+            raise self._violate(_reached_into(repr(timer)))
         if when <= self._now:
             self._ready.append(timer)
         elif when < math.inf:
@@ -331,23 +342,19 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     # --- what reaches in from outside --------------------------------------------------------------------------------
 
-    def _admits(self, handle: WorkflowHandle | WorkflowTimer) -> bool:
-        """Whether a callback from outside a delivery is taken.
+    def _take_from_outside(self, handle: WorkflowHandle) -> None:
+        """A callback that comes while no outcome is delivered: no journal records it.
 
-        :raises NotDurableError: it is one that no journal records
+        It must not run, and it must not be lost either, since what it would wake could then not even be cancelled. So it
+        is kept until the run ends by this violation: until a drain that belongs to no outcome.
         """
         if self.evicting:
             handle.cancel()
-            return False
+            return
         self._check_open()
-        if self.violation is not None:
-            # The run is failing, and what makes its body end comes from outside.
-            return True
-        raise self._violate(
-            f"something outside the workflow body reached into it ({handle!r}): a callback of another event loop, "
-            "such as of a task there that the body gave to `asyncio.wait`, a thread, or a finalizer. No journal "
-            'records that; put it in a step: `await ctx.run("name", function, ...)`'
-        )
+        if self.violation is None:
+            self._violate(_reached_into(repr(handle)))
+        self._strays.append(handle)
 
     def call_soon_threadsafe(
         self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
@@ -476,9 +483,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
     ) -> WorkflowHandle:
         retry = Retry(callback, args, copy_context() if context is None else context, self._retry)
-        if self._admitting or self._admits(retry):
+        if self._admitting:
             self._retries += 1
             self._ready.append(retry)
+        elif not self.evicting:
+            self._parked.append(retry)
         return retry
 
     def _retry(self, retry: Retry) -> None:
@@ -530,6 +539,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._parked.clear()
         self._timers.clear()
         self._batch.clear()
+        self._strays.clear()
         self._retries = self._cancelled_timers = 0
 
     def close(self) -> None:
@@ -678,6 +688,14 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     sock_accept = refused("sock_accept")
     add_signal_handler = refused("add_signal_handler")
     remove_signal_handler = refused("remove_signal_handler")
+
+
+def _reached_into(what: str) -> str:
+    return (
+        f"something outside the workflow body reached into it ({what}): a callback of another event loop, such as of a "
+        "task there that the body gave to `asyncio.wait`, a thread, or a finalizer. No journal records that; put it in a "
+        'step: `await ctx.run("name", function, ...)`'
+    )
 
 
 def _number(entry: tuple[int, Iterable[object]]) -> int:

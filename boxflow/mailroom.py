@@ -24,6 +24,9 @@ from boxflow.runner import Arrival, Runner, arrived
 KEPT = "mail"
 """The collection in which mail waits for a wait."""
 
+AT_ONCE = 100
+"""How many runs are brought into memory at once for one event."""
+
 Kind: TypeAlias = Literal["event", "webhook"]
 
 
@@ -100,17 +103,18 @@ class Mailroom:
         owners = (runner.run_id, "") if wait.kind == "event" else (runner.run_id,)
         for owner in owners:
             prefix = mailbox_prefix(owner, f"{wait.kind}:{wait.subject}")
-            for item in await self._hub.store.list_items(KEPT, prefix=prefix):
+            while items := await self._hub.store.list_items(KEPT, prefix=prefix, limit=1):
                 if wait.given_up or wait.claimed or runner.is_over:
                     return
-                kept = msgspec.json.decode(item.value, type=_Kept)
-                gone = Delete(KEPT, item.key)
+                kept = msgspec.json.decode(items[0].value, type=_Kept)
+                gone = Delete(KEPT, items[0].key)
                 if kept.expires_at < now or (kept.source is not None and kept.source in runner.execution.sources):
                     await self._hub.store.change_items([gone])
                     self._kept -= 1
-                elif await self._hand(runner, wait, bytes(kept.data), kept.source, (gone,)):
+                    continue
+                if await self._hand(runner, wait, bytes(kept.data), kept.source, (gone,)):
                     self._kept -= 1
-                    return
+                return
 
     async def _hand(
         self, runner: Runner, wait: MailWait, data: bytes, source: str | None, changes: tuple[Change, ...] = ()
@@ -170,8 +174,12 @@ class Mailroom:
             if len(found) < RunQuery().limit:
                 break
             after = found[-1].record.run_id
-        taken = await asyncio.gather(*(self._hand_to(run_id, token, data, source) for run_id in waiting))
-        return [run_id for run_id, ok in zip(waiting, taken, strict=True) if ok]
+        ids, woken = list(waiting), list[str]()
+        for start in range(0, len(ids), AT_ONCE):
+            some = ids[start : start + AT_ONCE]
+            taken = await asyncio.gather(*(self._hand_to(run_id, token, data, source) for run_id in some))
+            woken += [run_id for run_id, ok in zip(some, taken, strict=True) if ok]
+        return woken
 
     async def _hand_to(self, run_id: str, token: str, data: bytes, source: str | None) -> bool:
         """Hand *data* to the run's oldest wait for *token* that has nothing coming yet; False when there is none."""

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from boxflow.codec import decode_value
-from boxflow.errors import DecodeError, DivergenceError, FenceError
+from boxflow.errors import DecodeError, DivergenceError, FenceError, NotDurableError, WorkflowNotFoundError
 from boxflow.execution import Execution
 from boxflow.failure import failure_of
 from boxflow.model import Failure, Head, Outcome, RunRecord, RunStatus
@@ -104,8 +104,12 @@ class Residents:
             return None
         try:
             execution = await self._rebuild(stored)
-        except (DivergenceError, LookupError, DecodeError) as error:
-            await self._diverge(stored, fence, error)
+        except WorkflowNotFoundError as error:
+            # Left as it is: the engine that has the code will go on with it.
+            log.error("run %r cannot go on here: %s", run_id, error)
+            return None
+        except (DivergenceError, DecodeError, NotDurableError) as error:
+            await self._diverge(stored.record, stored.head, fence, error)
             return None
         runner = Runner(self._runner_hub, stored.record, stored.head, fence, execution)
         runner.last_at = max(stored.record.start_at, execution.loop.time())
@@ -134,17 +138,22 @@ class Residents:
             raise
         return execution
 
-    async def _diverge(self, stored: StoredRun, fence: Fence, error: Exception) -> None:
+    async def diverge(self, runner: Runner, error: Exception) -> None:
+        """The run cannot go on with this code: write that down, and take it out of memory."""
+        self.leave(runner)
+        await self._diverge(runner.record, runner.head, runner.fence, error)
+
+    async def _diverge(self, record: RunRecord, before: Head, fence: Fence, error: Exception) -> None:
         kept = failure_of(error)
-        log.error("run %r diverged: %s", stored.record.run_id, kept.message)
+        log.error("run %r diverged: %s", record.run_id, kept.message)
         head = Head(
             status=RunStatus.DIVERGED,
-            length=stored.head.length,
+            length=before.length,
             error=Failure(type=kept.type, message=kept.message),
             updated_at=round(self._hub.clock.now(), 6),
         )
-        await self._hub.store.append(stored.record.run_id, [], head, fence)
-        self._hub.changed(stored.record.run_id, ended=True)
+        await self._hub.store.append(record.run_id, [], head, fence)
+        self._hub.changed(record.run_id, ended=True)
 
     def _violated(self, runner: Runner) -> None:
         if not runner.is_over:

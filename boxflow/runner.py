@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from boxflow.errors import FenceError, RunEndedError
+from boxflow.errors import FenceError, NotDurableError, RunEndedError
 from boxflow.execution import Execution
 from boxflow.failure import failure_of
 from boxflow.journal import CancelCall, ChildCall, MailWait, Operation, StepCall
@@ -75,6 +75,8 @@ class Hub(Protocol):
     def broke(self, error: BaseException) -> None: ...
 
     def retire(self, runner: Runner) -> None: ...
+
+    async def diverge(self, runner: Runner, error: Exception) -> None: ...
 
 
 class Arrival:
@@ -207,6 +209,9 @@ class Runner:
         except FenceError:
             log.warning("run %r was taken over by another engine", self.run_id)
             self.hub.retire(self)
+        except NotDurableError as error:
+            # The body spins: it would hold the thread for ever. It stops here, until its code is mended.
+            await self.hub.diverge(self, error)
         except Exception as error:
             self.hub.broke(error)
         finally:
@@ -420,6 +425,9 @@ class Runner:
             # From here on nobody may cancel this task: it pumps the run.
             call.task = None
             self.in_flight -= 1
+            if call.given_up:
+                # Its outcome will not come; what the run waits for now may still have to be written down.
+                self.pump_soon()
         if self.is_over:
             return
         self.arrivals.append(arrival)

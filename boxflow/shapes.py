@@ -134,6 +134,8 @@ class _Native:
         except (msgspec.DecodeError, RecursionError) as exc:
             reason, _, path = str(exc).partition(" - at `$")
             raise MisfitError(reason, path.rstrip("`")) from exc
+        except Exception as exc:  # noqa: BLE001  # what users' validators and __post_init__ raise has no bound
+            raise MisfitError(f"{type(exc).__name__}: {exc}") from exc
 
 
 # --- what is put together from parts -------------------------------------------------------------------------------
@@ -297,8 +299,8 @@ class _Object:
                 raise MisfitError(f"Object missing required field `{name}`")
         try:
             made = self._make(**arguments)
-        except (TypeError, ValueError) as exc:  # what a validator or __post_init__ says
-            raise MisfitError(str(exc)) from exc
+        except Exception as exc:  # noqa: BLE001  # as in _Native
+            raise MisfitError(f"{type(exc).__name__}: {exc}") from exc
         for name, item in afterwards.items():
             object.__setattr__(made, name, item)
         return made

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from boxflow.errors import RunNotFoundError, RunStateError
+from boxflow.errors import DivergenceError, RunDivergedError, RunNotFoundError, RunStateError
 from boxflow.execution import Execution
 from boxflow.journal import Key
 from boxflow.mailroom import Mailroom
@@ -89,6 +89,9 @@ class Steering:
             async with self._hub.hold(run_id) as runner:
                 if runner is not None and await self._ask(runner, reason):
                     return
+            if runner is None and (again := await self.stored(run_id)).head == head:
+                # Its code is not here: nothing of it can run, and its boxes go with it.
+                return await self._end_unbegun(again, reason)
 
     async def _ask(self, runner: Runner, reason: str | None) -> bool:
         recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -96,7 +99,7 @@ class Steering:
         return await recorded
 
     async def _end_unbegun(self, stored: StoredRun, reason: str | None) -> None:
-        """Cancel a run whose body does not run: it has not begun, or its code does not fit."""
+        """Cancel a run whose body does not run: it has not begun, or its code does not fit, or is not here."""
         run_id, now = stored.record.run_id, self._now()
         fence = await self._hub.store.claim(run_id, self._hub.owner)
         seq = stored.head.length + 1
@@ -149,6 +152,9 @@ class Steering:
         try:
             pending_before = _pending_before(scratch, everything)
             return dropped_by_resume(counting(everything), stored.head, pending_before)
+        except DivergenceError as error:
+            run_id = stored.record.run_id
+            raise RunDivergedError(f"run {run_id!r} cannot be resumed: {error}", run_id=run_id) from error
         finally:
             scratch.evict()
 

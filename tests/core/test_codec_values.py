@@ -237,6 +237,11 @@ def test_an_instance_of_a_subclass_is_refused_where_the_base_would_come_back() -
         encode_value(Point3(1, 2, 3), Point)
 
 
+def test_the_second_of_two_naive_times_is_refused_with_the_reason() -> None:
+    with pytest.raises(EncodeError, match="return an aware time: JSON has no `fold`"):
+        encode_value(dt.datetime(2024, 10, 27, 2, 30, fold=1), dt.datetime)
+
+
 def test_state_beside_the_fields_that_is_lost_is_refused() -> None:
     @attrs.frozen
     class Hidden:
@@ -244,6 +249,31 @@ def test_state_beside_the_fields_that_is_lost_is_refused() -> None:
 
     with pytest.raises(EncodeError, match=r"a Hidden that holds an int at \._secret"):
         encode_value(Hidden(5), Hidden)
+
+
+def test_data_nested_as_deep_as_python_can_go_is_kept_or_refused_but_never_crashes() -> None:
+    for depth in (10, 300, 900, 5000):
+        nested: list[Any] = []
+        for _ in range(depth):
+            nested = [nested]
+        for wanted in (ANY, list, list[Any]):
+            try:
+                assert decode_value(encode_value(nested, wanted), wanted) == nested
+            except EncodeError as exc:
+                assert depth > 300
+                assert "nested too deeply" in str(exc)
+
+
+def test_whatever_a_class_raises_when_it_is_made_is_a_decode_error() -> None:
+    @dataclasses.dataclass
+    class Picky:
+        x: int
+
+        def __post_init__(self) -> None:
+            {}[self.x]
+
+    with pytest.raises(DecodeError, match="the data cannot be read as Picky: KeyError: 1"):
+        decode_value(b'{"x":1}', Picky)
 
 
 def test_data_is_decoded_from_bytes_raw_and_memoryview() -> None:

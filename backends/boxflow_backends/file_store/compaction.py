@@ -45,6 +45,8 @@ _MERGE_COUNT = 8
 _MERGE_UP_TO_BYTES = 1 << 30
 # After so many lines the thread gives way, so that the event loop never waits long for the interpreter.
 _LINES_AT_ONCE = 64
+# Lines of segments are held in memory up to this; behind it they are read again from their places.
+_HELD_BYTES = 32 << 20
 
 
 @attrs.frozen(kw_only=True)
@@ -87,9 +89,12 @@ class Compacted:
 
 @attrs.define
 class _Touched:
-    """A run of which the segments say something: its lines there, and whether they begin with its creation."""
+    """A run of which the segments say something: its lines there, and whether they begin with its creation.
 
-    places: list[int] = attrs.field(factory=list[int])
+    A line is held as it was read, or by its place once too many are held.
+    """
+
+    lines: list[Line | int] = attrs.field(factory=list["Line | int"])
     is_new: bool = False
     base: int | None = None
 
@@ -182,6 +187,7 @@ class Compaction:
         self._items: dict[tuple[str, str], Item | None] = {}
         self._done = Compacted(upto=plan.upto)
         self._lines = 0
+        self._held_bytes = 0
 
     def run(self) -> Compacted | None:
         """Do it; None when the store was closed meanwhile: then nothing has changed."""
@@ -252,6 +258,7 @@ class Compaction:
                 if after is None:
                     raise damaged(path, offset, "the checksum is wrong")
                 crc = after
+                self._held_bytes += len(raw)
                 self._read_line(decode(raw), place(Kind.LOG, number, offset), files, gone)
                 self._give_way()
         return f"{crc:08x}", gone
@@ -259,9 +266,12 @@ class Compaction:
     def _read_line(self, line: Line, where: int, files: Files, gone: set[tuple[int, str]]) -> None:
         match line.op:
             case "create":
-                self._touched[line.run] = _Touched([where], is_new=True)
+                self._touched[line.run] = _Touched([line if self._held_bytes < _HELD_BYTES else where], is_new=True)
             case "append":
-                self._touched.setdefault(line.run, _Touched()).places.append(where)
+                touched = self._touched.get(line.run)
+                if touched is None:
+                    touched = self._touched[line.run] = _Touched()
+                touched.lines.append(line if self._held_bytes < _HELD_BYTES else where)
             case "delete":
                 self._touched.pop(line.run, None)
                 self._dropped.add(line.run)
@@ -297,9 +307,9 @@ class Compaction:
                     continue
                 touched.base = found[0]
                 gone.add((number_of(found[0]), run_id))
-            head = files.line(touched.places[-1]).head
+            head = _line(files, touched.lines[-1]).head
             if head is not None and head.status.is_final:
-                first = files.line(touched.places[0] if touched.base is None else touched.base)
+                first = _line(files, touched.lines[0] if touched.base is None else touched.base)
                 assert first.record is not None, "a run begins with its record"
                 ended.append(((first.record.created_at, run_id), run_id))
             else:
@@ -343,8 +353,8 @@ class Compaction:
     def _joined(self, run_id: str, files: Files) -> tuple[Line, bytes]:
         """All lines of a run as one: its record, its newest head, and its whole journal."""
         touched = self._touched[run_id]
-        places = touched.places if touched.base is None else [touched.base, *touched.places]
-        lines = [files.line(where) for where in places]
+        held = touched.lines if touched.base is None else [touched.base, *touched.lines]
+        lines = [_line(files, one) for one in held]
         journal = b",".join(part for line in lines if (part := bytes(line.outcomes)[1:-1]))
         joined = Line(
             op="run",
@@ -424,7 +434,7 @@ class Compaction:
             if self._stopped():
                 raise _StoppedError
             # Sleeping lets go of the interpreter; without it every thread that wants it waits out the switch interval.
-            time.sleep(0.0002)
+            time.sleep(0.0005)
 
 
 class _StoppedError(Exception):
@@ -434,6 +444,10 @@ class _StoppedError(Exception):
 def item_line(item: Item) -> Line:
     """The line that keeps *item* in a checkpoint."""
     return Line(op="item", changes=as_lines([Put(item)]))
+
+
+def _line(files: Files, held: Line | int) -> Line:
+    return files.line(held) if isinstance(held, int) else held
 
 
 def _key(raw: bytes) -> _Key:

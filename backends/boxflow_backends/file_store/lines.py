@@ -93,6 +93,7 @@ _OFFSET_BITS = 36
 _FILE_BITS = 26
 PLACE_BITS = _OFFSET_BITS + _FILE_BITS
 PLACE_MASK = (1 << PLACE_BITS) - 1
+_OFFSET_MASK = (1 << _OFFSET_BITS) - 1
 
 
 def place(kind: Kind, number: int, offset: int) -> int:
@@ -110,6 +111,13 @@ def is_in_log(where: int) -> bool:
     return not where >> _OFFSET_BITS & 3
 
 
+def before_of(where: int) -> tuple[int, int] | None:
+    """Segment and offset of a place in the log; None for one in a checkpoint or an archive."""
+    if where >> _OFFSET_BITS & 3:
+        return None
+    return where >> (_OFFSET_BITS + 2), where & _OFFSET_MASK
+
+
 def number_of(where: int) -> int:
     """The number of the file of a place."""
     return where >> (_OFFSET_BITS + 2)
@@ -117,7 +125,7 @@ def number_of(where: int) -> int:
 
 def offset_of(where: int) -> int:
     """The offset of a place in its file."""
-    return where & ((1 << _OFFSET_BITS) - 1)
+    return where & _OFFSET_MASK
 
 
 def both(first: int, last: int) -> int:

@@ -31,12 +31,11 @@ from boxflow_backends.file_store.lines import (
     Files,
     Line,
     as_lines,
+    before_of,
     both,
     damaged,
     encode,
-    is_in_log,
     number_of,
-    offset_of,
 )
 from boxflow_backends.file_store.reading import Snapshot, list_runs, read_outcomes, read_run
 from boxflow_backends.file_store.session import ReadOnlySession, Session, Settings
@@ -414,18 +413,18 @@ def _append(
     if head.length != run.length + len(outcomes) or (outcomes and outcomes[0].seq != run.length + 1):
         raise StoreError(f"run {run.run_id!r} has {run.length} outcomes; {len(outcomes)} do not lead to {head.length}")
     log = session.log
-    before = run.kept & PLACE_MASK
+    first = run.kept >> PLACE_BITS
     line = AppendLine(
         epoch=log.epoch,
         synced=log.synced_bytes(),
         run=run.run_id,
-        prev=(number_of(before), offset_of(before)) if is_in_log(before) else None,
+        prev=before_of(run.kept & PLACE_MASK),
         head=head,
         outcomes=outcomes,
         changes=as_lines(changes) if changes else (),
     )
     where, waiter = log.add(encode(line), asyncio.get_running_loop())
-    run.kept = both(run.kept >> PLACE_BITS, where)
+    run.kept = both(first, where)
     session.state.index.update(run, head)
     if changes:
         session.state.items.apply(changes)

@@ -19,6 +19,8 @@ from boxflow_backends.local_sandbox.uninterrupted import uninterrupted
 _READ_BYTES = 256 * 1024
 _BUFFER_BYTES = 1024 * 1024
 
+_REAP_S = 10.0
+
 LINGER_S = 0.2
 """How long after its end a process's streams are read on, while something that it started holds them open.
 
@@ -110,8 +112,13 @@ class LocalProcess:
 
     async def _kill(self) -> None:
         await self._end_tree()
-        await self._exited.wait()
-        self._close_streams()
+        try:
+            async with asyncio.timeout(_REAP_S):
+                await self._exited.wait()
+        except TimeoutError:
+            raise SandboxError(f"process {self.pid} was killed {_REAP_S:g} s ago and still does not end") from None
+        finally:
+            self._close_streams()
 
     # --- its streams -------------------------------------------------------------------------------------------
 

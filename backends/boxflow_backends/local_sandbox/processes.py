@@ -27,6 +27,7 @@ MARK_VARIABLE = "BOXFLOW_MARK"
 
 _DEADLINE_S = 10.0
 _PAUSE_S = 0.002
+_EXEC_LOOKS = 50
 
 
 class Found(NamedTuple):
@@ -40,22 +41,24 @@ class Found(NamedTuple):
     marked: bool
 
 
-def end_marked(mark: str, *, leaders: Collection[int] = ()) -> None:
+def end_marked(mark: str, *, children: Collection[int] = (), leader: int | None = None) -> None:
     """Kill every process that carries *mark*, with all that belong to it; return when none is left.
 
-    Blocking: call it in a thread. Where there is no `/proc`, only the groups of *leaders* are killed.
+    Blocking: call it in a thread. Where there is no `/proc`, only the group of *leader* is killed, or those of all
+    *children*.
 
-    :param leaders: processes that this program started itself and will reap itself
+    :param children: processes that this program started itself and will reap itself
+    :param leader: the child that carries the mark, if it is one
     :raises SandboxError: some would not end within ten seconds
     """
     if sys.platform != "linux":
-        for leader in leaders:
+        for group in children if leader is None else (leader,):
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(leader, signal.SIGKILL)
+                os.killpg(group, signal.SIGKILL)
         return
     deadline = time.monotonic() + _DEADLINE_S
     seen: dict[int, int] = {}
-    while alive := _freeze(mark, seen, deadline):
+    while alive := _freeze(mark, leader, seen, deadline):
         for process in alive.values():
             _send(process, signal.SIGKILL)
         time.sleep(_PAUSE_S)
@@ -63,14 +66,14 @@ def end_marked(mark: str, *, leaders: Collection[int] = ()) -> None:
             raise SandboxError(
                 f"processes {sorted(alive)} did not end within {_DEADLINE_S:g} s of SIGKILL; end them by hand"
             )
-    _reap_adopted(seen, leaders)
+    _reap_adopted(seen, children)
 
 
-def _freeze(mark: str, seen: dict[int, int], deadline: float) -> dict[int, Found]:
+def _freeze(mark: str, leader: int | None, seen: dict[int, int], deadline: float) -> dict[int, Found]:
     """Stop all of them, until a look finds no new one: what is stopped cannot fork, so then none is missed."""
     frozen: dict[int, Found] = {}
     while True:
-        members = _members(mark)
+        members = _members(mark, leader, seen)
         new = {pid: process for pid, process in members.items() if pid not in frozen}
         if not new or time.monotonic() > deadline:
             return members
@@ -80,12 +83,22 @@ def _freeze(mark: str, seen: dict[int, int], deadline: float) -> dict[int, Found
         frozen |= new
 
 
-def _members(mark: str) -> dict[int, Found]:
-    """The living processes that carry the mark, share a session with one that does, or descend from one of those."""
+def _members(mark: str, leader: int | None, seen: dict[int, int]) -> dict[int, Found]:
+    """The living processes that carry the mark, share a session with one that does, or descend from one of those.
+
+    *leader* counts while it is our child, and so does what was *seen* before, whatever their environments show now: a
+    program that changes its user at its start hides it.
+    """
     everything = [process for process in _scan(mark.encode()) if not process.zombie]
     own = os.getpid()
     own_session = os.getsid(0)
-    members = {process.pid: process for process in everything if process.marked}
+    members = {
+        process.pid: process
+        for process in everything
+        if process.marked
+        or seen.get(process.pid) == process.started
+        or (process.pid == leader and process.parent == own and process.session == leader)
+    }
     grown = True
     while grown:
         # Each command starts in a session of its own, which is entered by birth only: who is in it belongs to us.
@@ -109,15 +122,14 @@ def _scan(mark: bytes) -> Iterator[Found]:
         fields = _stat(pid)
         if fields is not None:
             state, parent, session, started = fields
-            yield Found(pid, started, parent, session, state in "ZX", mark in _marks(pid))
+            zombie = state in "ZX"
+            yield Found(pid, started, parent, session, zombie, not zombie and mark in _marks(pid))
 
 
 def _stat(pid: int) -> tuple[str, int, int, int] | None:
     """State, parent, session and start time (proc_pid_stat(5)); None when it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read()
-    except OSError:
+    text = _read(pid, "stat")
+    if not text:
         return None
     # The program's name stands in parentheses and may itself hold spaces and parentheses.
     fields = text[text.rindex(b")") + 2 :].split()
@@ -126,16 +138,33 @@ def _stat(pid: int) -> tuple[str, int, int, int] | None:
 
 def _marks(pid: int) -> list[bytes]:
     prefix = f"{MARK_VARIABLE}=".encode()
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            environ = file.read()
-    except OSError:
-        # Gone, or not ours to look at, and then it is not ours to kill either.
-        return []
+    environ = _read(pid, "environ")
+    for _ in range(_EXEC_LOOKS):
+        # In the middle of execve(2) a process shows neither environment nor arguments for a moment. Missing it then would
+        # mean to miss it for good.
+        if environ or _read(pid, "cmdline") or not _has_program(pid):
+            break
+        time.sleep(_PAUSE_S)
+        environ = _read(pid, "environ")
     start = 0 if environ.startswith(prefix) else environ.find(b"\0" + prefix) + 1
     if not environ.startswith(prefix, start):
         return []
     return environ[start + len(prefix) : environ.find(b"\0", start)].split()
+
+
+def _has_program(pid: int) -> bool:
+    """Whether it is alive and no thread of the kernel, which has no environment ever: those descend from process 2."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] not in "ZX" and pid != 2 and fields[1] != 2
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read()
+    except OSError:
+        # Gone, or another user's.
+        return b""
 
 
 def _send(process: Found, number: signal.Signals) -> None:
@@ -159,11 +188,11 @@ def _send(process: Found, number: signal.Signals) -> None:
             os.close(handle)
 
 
-def _reap_adopted(seen: dict[int, int], leaders: Collection[int]) -> None:
+def _reap_adopted(seen: dict[int, int], children: Collection[int]) -> None:
     """Reap those that became our own children when their parents died, as they do where we are process 1."""
     for pid, started in seen.items():
         fields = _stat(pid)
-        if pid in leaders or fields is None or fields[1] != os.getpid() or fields[3] != started:
+        if pid in children or fields is None or fields[1] != os.getpid() or fields[3] != started:
             continue
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)

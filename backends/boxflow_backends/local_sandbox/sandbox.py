@@ -111,7 +111,7 @@ class LocalSandbox:
 
         async def start() -> LocalProcess:
             popen = await self._in_thread(self._start, box_id, tuple(argv), cwd, dict(env), stdin, mark)
-            process = LocalProcess(popen, lambda: self._end(mark))
+            process = LocalProcess(popen, lambda: self._end(mark, popen.pid))
             self._running = {running for running in self._running if not running.ended} | {process}
             started.append(process)
             return process
@@ -158,11 +158,12 @@ class LocalSandbox:
     async def _in_thread(self, fn: Callable[..., T], *args: Any) -> T:
         return await anyio.to_thread.run_sync(fn, *args, limiter=self._threads)
 
-    async def _end(self, mark: str) -> None:
-        await self._in_thread(self._end_marked, mark)
+    async def _end(self, mark: str, leader: int) -> None:
+        await self._in_thread(self._end_marked, mark, leader)
 
-    def _end_marked(self, mark: str) -> None:
-        end_marked(mark, leaders=[process.pid for process in self._running if not process.ended])
+    def _end_marked(self, mark: str, leader: int | None = None) -> None:
+        children = [process.pid for process in self._running if not process.ended]
+        end_marked(mark, children=children, leader=leader)
 
     def _open(self) -> None:
         root = self._layout.root
@@ -201,8 +202,9 @@ class LocalSandbox:
         return record
 
     def _record(self, box_id: str) -> _Record:
+        path = self._layout.record(box_id)
         try:
-            return _Record.from_json(self._layout.record(box_id).read_text(encoding="utf-8"))
+            return _Record.from_json(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise BoxNotFoundError(box_id) from exc
         except (ValueError, KeyError, TypeError) as exc:
@@ -260,7 +262,7 @@ class LocalSandbox:
         # The box may have been deleted while we started. Either its deleter saw the process and killed it, or it had
         # moved the box away before, and we see that here.
         if not self._layout.record(box_id).exists():
-            end_marked(mark, leaders=[popen.pid])
+            end_marked(mark, children=[popen.pid], leader=popen.pid)
             popen.communicate()
             raise BoxNotFoundError(box_id)
         return popen

@@ -28,7 +28,7 @@ class Hub(Protocol):
         self, found: Workflow[Any, Any], payload: bytes, *, run_id: str, labels: tuple[str, ...], parent: str
     ) -> StoredRun: ...
 
-    async def cancel_run(self, run_id: str, reason: str | None) -> None: ...
+    async def cancel_run(self, run_id: str, reason: str | None, *, once: bool = False) -> None: ...
 
     async def rouse(self, run_id: str) -> Runner | None: ...
 
@@ -75,7 +75,9 @@ class Children:
     async def _cancel(self, runner: Runner, call: ChildCall) -> None:
         # A child that does not exist yet is cancelled by `_start`, which looks at `given_up`.
         with contextlib.suppress(RunNotFoundError):
-            await self._hub.cancel_run(call.child_id, f"its parent {runner.run_id!r} no longer waits for it")
+            # Once: a parent that is rebuilt asks again.
+            reason = f"its parent {runner.run_id!r} no longer waits for it"
+            await self._hub.cancel_run(call.child_id, reason, once=True)
 
     def forget(self, call: ChildCall) -> None:
         """The run that waits leaves memory."""

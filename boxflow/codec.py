@@ -32,7 +32,8 @@ import msgspec
 from boxflow.annotations import ANY, Unresolved, payload_type, return_type, type_text
 from boxflow.errors import DecodeError, EncodeError
 from boxflow.fidelity import MISSING, Difference, Key, children, difference, field_names, first_not_plain, is_plain
-from boxflow.shapes import MisfitError, Shape, UnkeptError, encode_foreign, shape_of
+from boxflow.native_shapes import MisfitError, Shape, UnkeptError, encode_foreign
+from boxflow.shapes import shape_of
 
 __all__ = [
     "ANY",

@@ -477,8 +477,8 @@ class Engine:
             return await self.store.get_blob(run_id, head.result_blob)
         return bytes(head.result)
 
-    async def cancel_run(self, run_id: str, reason: str | None) -> None:
-        await self._steering.cancel(run_id, reason)
+    async def cancel_run(self, run_id: str, reason: str | None, *, once: bool = False) -> None:
+        await self._steering.cancel(run_id, reason, once=once)
 
     async def resume_run(self, run_id: str, *, accept_divergence: bool) -> None:
         await self._steering.resume(run_id, accept_divergence=accept_divergence)

@@ -99,7 +99,8 @@ class Execution:
         self.sources: set[str] = set()
         self._payload = payload
         self._drain = drain
-        self._cancelled = False
+        #: A cancel has reached the run.
+        self.cancel_asked = False
         self._undelivered = 0
         self._patches: dict[str, bool] = {}
         self._accept_until = 0
@@ -304,7 +305,7 @@ class Execution:
     def _cancel(self, reason: str | None) -> None:
         if self._body is None or self._body.done():
             return
-        self._cancelled = True
+        self.cancel_asked = True
         if reason is not None or self.reason is None:
             self.reason = reason
         self._body.cancel()
@@ -334,7 +335,7 @@ class Execution:
         if self.error is not None:
             self.status = RunStatus.FAILED
         elif body.cancelled():
-            if self._cancelled:
+            if self.cancel_asked:
                 self.status = RunStatus.CANCELLED
                 kind = "RunTimeoutError" if self.timed_out else "RunCancelledError"
                 self.error = Failure(type=kind, message=self.reason or "the run was cancelled")
@@ -343,7 +344,7 @@ class Execution:
                 self.error = Failure(type="CancelledError", message="the body raised CancelledError itself")
         else:
             self._take_result(body)
-        if not self._cancelled or self.status is not RunStatus.CANCELLED:
+        if not self.cancel_asked or self.status is not RunStatus.CANCELLED:
             self.timed_out = False
         leftover = [task for task in self.loop.tasks() if task is not body]
         for task in leftover:

@@ -133,7 +133,10 @@ class Mailroom:
                 alone=True,
             )
         )
-        return await recorded
+        if not await recorded:
+            return False
+        self.forget(wait)
+        return True
 
     # --- sending ---------------------------------------------------------------------------------------------------
 

@@ -18,8 +18,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import ipaddress
-import pathlib
 import types
 from collections import abc
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +26,6 @@ from typing import (
     Any,
     NamedTuple,
     NotRequired,
-    Protocol,
     Required,
     TypeVar,
     Union,
@@ -43,100 +40,18 @@ import msgspec
 
 from boxflow.annotations import type_text
 from boxflow.fidelity import Difference, difference, field_names, is_model, tuple_names
-
-
-class UnkeptError(Exception):
-    """A value, or something in it, has no exact JSON form under its type."""
-
-    def __init__(self, found: Difference) -> None:
-        super().__init__(found)
-        self.found = found
-
-
-class MisfitError(Exception):
-    """JSON data does not fit the type; *path* leads to the place."""
-
-    def __init__(self, reason: str, path: str = "") -> None:
-        super().__init__(reason, path)
-        self.reason = reason
-        self.path = path
-
-    def __str__(self) -> str:
-        return f"{self.reason} at {self.path}" if self.path else self.reason
-
-
-class Shape(Protocol):
-    """Writes and reads the values of one type."""
-
-    def encode(self, value: Any, /) -> bytes:
-        """:raises Exception: it has no JSON form; not everything that is written is exact, compare what comes back."""
-        ...
-
-    def decode(self, data: bytes | msgspec.Raw | memoryview, /) -> Any:
-        """:raises MisfitError: *data* is not JSON, or does not fit the type."""
-        ...
-
-
-# --- what msgspec does not know itself -----------------------------------------------------------------------------
-
-_WRITTEN_AS_TEXT = (
-    pathlib.PurePath,
-    ipaddress.IPv4Address,
-    ipaddress.IPv6Address,
-    ipaddress.IPv4Network,
-    ipaddress.IPv6Network,
-    ipaddress.IPv4Interface,
-    ipaddress.IPv6Interface,
+from boxflow.native_shapes import (
+    PLAIN,
+    RAW_DICT,
+    RAW_LIST,
+    MisfitError,
+    Native,
+    Shape,
+    UnkeptError,
+    decode_part,
+    encode_json,
+    encode_part,
 )
-
-
-def encode_foreign(value: Any) -> Any:
-    """`enc_hook`: pydantic models by field name, paths and IP addresses as text."""
-    if is_model(type(value)):
-        # By name and `round_trip`, so that neither aliases nor computed fields stand in the way back.
-        return msgspec.Raw(value.model_dump_json(by_alias=False, round_trip=True, warnings=False).encode())
-    if isinstance(value, _WRITTEN_AS_TEXT):
-        return str(value)
-    raise UnkeptError(Difference("", value))
-
-
-def decode_foreign(type: type, data: Any) -> Any:
-    """`dec_hook`: the way back of `encode_foreign`. Models also take the aliases that the outside world sends."""
-    if type is object:
-        return data
-    if is_model(type):
-        return _read_model(type, msgspec.json.encode(data))
-    if inspect.isclass(type) and issubclass(type, _WRITTEN_AS_TEXT) and isinstance(data, str):
-        return type(data)
-    raise ValueError(f"{type_text(type)} has no JSON form")
-
-
-def _read_model(model: Any, data: bytes) -> Any:
-    if "by_name" in inspect.signature(model.model_validate_json).parameters:  # pydantic >= 2.11
-        return model.model_validate_json(data, by_alias=True, by_name=True)
-    return model.model_validate_json(data)
-
-
-_encode = msgspec.json.Encoder(enc_hook=encode_foreign).encode
-
-
-class _Native:
-    """A type that msgspec can decide alone."""
-
-    def __init__(self, type: Any) -> None:
-        self._decode = msgspec.json.Decoder(type, dec_hook=decode_foreign).decode
-
-    encode = staticmethod(_encode)
-
-    def decode(self, data: Any) -> Any:
-        try:
-            return self._decode(data)
-        except (msgspec.DecodeError, RecursionError) as exc:
-            reason, _, path = str(exc).partition(" - at `$")
-            raise MisfitError(reason, path.rstrip("`")) from exc
-        except Exception as exc:  # noqa: BLE001  # what users' validators and __post_init__ raise has no bound
-            raise MisfitError(f"{type(exc).__name__}: {exc}") from exc
-
 
 # --- what is put together from parts -------------------------------------------------------------------------------
 
@@ -167,7 +82,7 @@ def shape_of(type: Any) -> Shape:
 
 def _shape(type: Any, building: dict[Any, _Later]) -> Shape:
     try:
-        return _Native(type)
+        return Native(type)
     except TypeError as exc:
         if type in building:  # a class that holds itself
             return building[type]
@@ -225,11 +140,11 @@ class _Array:
         self._make, self._item = make, item
 
     def encode(self, value: Any) -> bytes:
-        return _encode([_part(f"[{index}]", self._item, item) for index, item in enumerate(value)])
+        return encode_json([encode_part(f"[{index}]", self._item, item) for index, item in enumerate(value)])
 
     def decode(self, data: Any) -> Any:
-        raws = _RAW_LIST.decode(data)
-        return self._make([_read(f"[{index}]", self._item, raw) for index, raw in enumerate(raws)])
+        raws = RAW_LIST.decode(data)
+        return self._make([decode_part(f"[{index}]", self._item, raw) for index, raw in enumerate(raws)])
 
 
 class _Row:
@@ -240,28 +155,28 @@ class _Row:
 
     def encode(self, value: Any) -> bytes:
         pairs = zip(self._parts, value, strict=True)
-        return _encode([_part(step, shape, item) for (step, shape), item in pairs])
+        return encode_json([encode_part(step, shape, item) for (step, shape), item in pairs])
 
     def decode(self, data: Any) -> Any:
-        raws = _RAW_LIST.decode(data)
+        raws = RAW_LIST.decode(data)
         if len(raws) != len(self._parts):
             raise MisfitError(f"Expected an array of length {len(self._parts)}, got {len(raws)}")
         pairs = zip(self._parts, raws, strict=True)
-        return self._make([_read(step, shape, raw) for (step, shape), raw in pairs])
+        return self._make([decode_part(step, shape, raw) for (step, shape), raw in pairs])
 
 
 class _Map:
     """A dict; msgspec handles its keys."""
 
     def __init__(self, key: Any, item: Shape) -> None:
-        self._raws, self._item = _Native(dict[key, msgspec.Raw]), item
+        self._raws, self._item = Native(dict[key, msgspec.Raw]), item
 
     def encode(self, value: Any) -> bytes:
-        return _encode({key: _part(f"[{key!r}]", self._item, item) for key, item in value.items()})
+        return encode_json({key: encode_part(f"[{key!r}]", self._item, item) for key, item in value.items()})
 
     def decode(self, data: Any) -> Any:
         raws = self._raws.decode(data)
-        return {key: _read(f"[{key!r}]", self._item, raw) for key, raw in raws.items()}
+        return {key: decode_part(f"[{key!r}]", self._item, raw) for key, raw in raws.items()}
 
 
 class _Field(NamedTuple):
@@ -284,22 +199,22 @@ class _Object:
             items = {name: item for name, item in value.items() if name in self._parts}
         else:
             items = {name: getattr(value, name) for name in self._parts if hasattr(value, name)}
-        return _encode({name: _part(f".{name}", self._parts[name][1], item) for name, item in items.items()})
+        return encode_json({name: encode_part(f".{name}", self._parts[name][1], item) for name, item in items.items()})
 
     def decode(self, data: Any) -> Any:
-        raws = _RAW_DICT.decode(data)
+        raws = RAW_DICT.decode(data)
         arguments: dict[str, Any] = {}
         afterwards: dict[str, Any] = {}
         for name in [name for name in raws if name in self._parts]:
             field, shape = self._parts[name]
-            item = _read(f".{name}", shape, raws[name])
+            item = decode_part(f".{name}", shape, raws[name])
             (afterwards if field.argument is None else arguments)[field.argument or name] = item
         for name, (field, _) in self._parts.items():
             if field.required and name not in raws:
                 raise MisfitError(f"Object missing required field `{name}`")
         try:
             made = self._make(**arguments)
-        except Exception as exc:  # noqa: BLE001  # as in _Native
+        except Exception as exc:  # as in Native
             raise MisfitError(f"{type(exc).__name__}: {exc}") from exc
         for name, item in afterwards.items():
             object.__setattr__(made, name, item)
@@ -327,15 +242,15 @@ class _Union:
             except Exception:  # noqa: BLE001, S112  # not this member; what its code raises says nothing
                 continue
             if exact:
-                return _encode({"$type": tag, "$value": msgspec.Raw(data)})
+                return encode_json({"$type": tag, "$value": msgspec.Raw(data)})
         raise UnkeptError(Difference("", value))
 
     def decode(self, data: Any) -> Any:
-        plain = _PLAIN.decode(data)
+        plain = PLAIN.decode(data)
         if isinstance(plain, dict) and plain.keys() == {"$type", "$value"}:
             if plain["$type"] not in self._members:
                 raise MisfitError(f"`$type` is {plain['$type']!r}, expected one of {', '.join(self._members)}")
-            raws = _RAW_DICT.decode(data)
+            raws = RAW_DICT.decode(data)
             return self._members[plain["$type"]][1].decode(raws["$value"])
         kind: Any = float if type(plain) is int and int not in self._scalars else type(plain)
         if kind in self._scalars:
@@ -360,25 +275,6 @@ class _Union:
             advice = '{"$type": "%s", "$value": ...}' % next(iter(fits))  # noqa: UP031  # braces everywhere
             raise MisfitError(f"{' and '.join(fits)} fit it alike; say which with {advice}")
         raise MisfitError("; ".join(f"not {tag}: {reason}" for tag, reason in misfits.items()) or "no member fits")
-
-
-_RAW_LIST = _Native(list[msgspec.Raw])
-_RAW_DICT = _Native(dict[str, msgspec.Raw])
-_PLAIN = _Native(Any)
-
-
-def _part(step: str, shape: Shape, value: Any) -> msgspec.Raw:
-    try:
-        return msgspec.Raw(shape.encode(value))
-    except UnkeptError as exc:
-        raise UnkeptError(exc.found.under(step)) from None
-
-
-def _read(step: str, shape: Shape, data: Any) -> Any:
-    try:
-        return shape.decode(data)
-    except MisfitError as exc:
-        raise MisfitError(exc.reason, step + exc.path) from exc.__cause__
 
 
 def _fields(origin: Any, args: tuple[Any, ...]) -> list[_Field] | None:

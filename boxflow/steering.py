@@ -76,8 +76,11 @@ class Steering:
 
     # --- cancel ----------------------------------------------------------------------------------------------------
 
-    async def cancel(self, run_id: str, reason: str | None) -> None:
-        """Record that the run is to be cancelled; nothing when it is over."""
+    async def cancel(self, run_id: str, reason: str | None, *, once: bool = False) -> None:
+        """Record that the run is to be cancelled; nothing when it is over.
+
+        :param once: nothing, too, when it was asked before: a second cancel would interrupt the run's cleaning up
+        """
         while True:
             stored = await self.stored(run_id)
             head = stored.head
@@ -87,8 +90,11 @@ class Steering:
             if head.status is RunStatus.DIVERGED or not has_begun:
                 return await self._end_unbegun(stored, reason)
             async with self._hub.hold(run_id) as runner:
-                if runner is not None and await self._ask(runner, reason):
-                    return
+                if runner is not None:
+                    if once and runner.execution.cancel_asked:
+                        return
+                    if await self._ask(runner, reason):
+                        return
             if runner is None and (again := await self.stored(run_id)).head == head:
                 # Its code is not here: nothing of it can run, and its boxes go with it.
                 return await self._end_unbegun(again, reason)

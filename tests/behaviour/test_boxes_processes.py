@@ -33,7 +33,9 @@ def _with(variable: str) -> list[int]:
 
 
 def _zombies() -> list[str]:
-    listed = subprocess.run(["ps", "-o", "stat=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        ["ps", "-o", "stat=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=False
+    )
     return [line for line in listed.stdout.split() if line.startswith("Z")]
 
 
@@ -59,7 +61,9 @@ asyncio.run(main())
 async def test_after_sigkill_of_the_engine_the_next_one_s_delete_ends_what_runs(tmp_path: Path) -> None:
     whose = f"killed-{os.getpid()}"
     engine = subprocess.Popen(
-        [sys.executable, "-c", _ENGINE, str(tmp_path), whose], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        [sys.executable, "-c", _ENGINE, str(tmp_path), whose],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     with engine:
         assert engine.stdout is not None
@@ -76,7 +80,9 @@ async def test_after_sigkill_of_the_engine_the_next_one_s_delete_ends_what_runs(
 async def test_boxes_of_one_id_below_two_roots_do_not_end_each_other_s_processes(tmp_path: Path) -> None:
     async with Boxes(LocalSandbox(tmp_path / "a")) as one, Boxes(LocalSandbox(tmp_path / "b")) as other:
         first, second = await one.create(box_id="same"), await other.create(box_id="same")
-        running = asyncio.create_task(second.exec.command("until [ -e go ]; do sleep 0.01; done; echo alive", timeout=30))
+        running = asyncio.create_task(
+            second.exec.command("until [ -e go ]; do sleep 0.01; done; echo alive", timeout=30)
+        )
         await first.delete()
         await second.files.write("go", "")
         assert (await running).stdout == "alive\n"
@@ -246,9 +252,7 @@ async def test_a_box_within_a_box_is_ended_with_the_outer_one(tmp_path: Path) ->
     async with Boxes(LocalSandbox(tmp_path / "outer")) as boxes:
         box = await boxes.create(env={"PYTHONPATH": os.pathsep.join(sys.path)})
         whose = f"nested-{os.getpid()}"
-        running = asyncio.create_task(
-            box.exec.command([sys.executable, "-c", _ENGINE, str(tmp_path / "inner"), whose])
-        )
+        running = asyncio.create_task(box.exec.command([sys.executable, "-c", _ENGINE, str(tmp_path / "inner"), whose]))
         deadline = time.monotonic() + 30
         while len(_with(f"WHOSE={whose}")) < 3 and time.monotonic() < deadline:
             await asyncio.sleep(0.05)

@@ -76,6 +76,8 @@ class Session:
                     self.blobs.remove(run_id)
             self.state: State = found.state
             self.log = self._begin_log(found)
+            # No token of an earlier opening can be issued again.
+            self.last_token = self.log.epoch << 32
         except BaseException:
             abandon()
             raise

@@ -90,7 +90,6 @@ class FileStore:
         )
         self._session: Session | ReadOnlySession | None = None
         self._threads: ThreadPoolExecutor | None = None
-        self._last_token = 0
 
     @classmethod
     def reader(cls, path: str | Path) -> Self:
@@ -121,8 +120,8 @@ class FileStore:
                 session.check_open()
                 run = session.state.index.runs.get(run_id)
                 if run is not None:
-                    self._last_token += 1
-                    run.token = self._last_token
+                    session.last_token += 1
+                    run.token = session.last_token
                     return Fence(run.token)
             if not await self._bring_back(session, run_id):
                 raise RunNotFoundError(run_id)
@@ -408,7 +407,7 @@ def _append(
     fence: Fence,
     changes: Sequence[Change],
 ) -> Waiter:
-    if fence.token != run.token:
+    if fence.token != run.token or not run.token:
         raise FenceError(f"run {run.run_id!r} has another owner now; this append changed nothing")
     if head.length != run.length + len(outcomes) or (outcomes and outcomes[0].seq != run.length + 1):
         raise StoreError(f"run {run.run_id!r} has {run.length} outcomes; {len(outcomes)} do not lead to {head.length}")

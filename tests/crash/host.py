@@ -1,0 +1,73 @@
+"""How does a test decide what happens next, in virtual time? A host loop that asks whenever it has nothing left to do.
+
+Between two moves everything that can run has run: so a schedule is the sequence of moves, and nothing else. No real time
+passes, no thread runs, nothing depends on how fast the machine is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable
+from typing import Any
+
+IdleCall = Callable[[float | None], None]
+"""Called with the seconds until the next timer, or None without timers; must move something."""
+
+
+class _NothingReady(selectors.SelectSelector):
+    """Waits for no file, and calls *idle* where others would wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle: IdleCall | None = None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self.idle is not None and (timeout is None or timeout > 0):
+            self.idle(timeout)
+        return []
+
+
+class HostLoop(asyncio.SelectorEventLoop):
+    """An event loop in virtual time.
+
+    :param start: what its clock shows at first, in seconds since the epoch
+    """
+
+    def __init__(self, start: float) -> None:
+        self._nothing_ready = _NothingReady()
+        self._virtual = start
+        super().__init__(self._nothing_ready)
+
+    def time(self) -> float:
+        """Virtual time: it moves when somebody moves it."""
+        return self._virtual
+
+    def advance(self, delay_s: float) -> None:
+        """Let *delay_s* pass."""
+        # At least a microsecond: so that the rounding of large floats cannot keep an instant from coming.
+        self._virtual = round(self._virtual + max(delay_s, 1e-6), 6)
+
+    def play(self, main: Any, idle: IdleCall) -> Any:
+        """Run *main* to its end, calling *idle* each time there is nothing else to do."""
+        self._nothing_ready.idle = idle
+        try:
+            return self.run_until_complete(main)
+        finally:
+            self._nothing_ready.idle = None
+
+
+class HostClock:
+    """The clock of an engine on a `HostLoop`."""
+
+    def __init__(self, loop: HostLoop) -> None:
+        self._loop = loop
+
+    def now(self) -> float:
+        """The loop's virtual time."""
+        return self._loop.time()
+
+    async def sleep_until(self, when: float) -> None:
+        """Return once the loop's time is *when*."""
+        while (left := when - self._loop.time()) > 0:
+            await asyncio.sleep(left)

@@ -21,7 +21,6 @@ An `EncodeError` starts with what was found, so that its caller can say who gave
 
 from __future__ import annotations
 
-import datetime as dt
 import functools
 import operator
 from types import NoneType
@@ -250,8 +249,6 @@ def _instead(value: object) -> str | None:
     match value:
         case Key():
             return "str keys"
-        case dt.datetime() | dt.time() if value.fold and value.tzinfo is None:
-            return "an aware time: JSON has no `fold`"
         case set() | frozenset() | tuple() if not hasattr(value, "_fields"):
             return "a list"
         case float():

@@ -144,8 +144,8 @@ class Context:
         self.labels: tuple[str, ...] = record.labels
         #: Silent while recorded outcomes are replayed.
         self.log: logging.LoggerAdapter[logging.Logger] = RunLogger(execution)
-        #: Seeded by the run's id: the same numbers on replay.
-        self.random = random.Random(record.run_id)
+        #: Seeded by the run's id: the same numbers on replay. A fork draws those of its past, then its own.
+        self.random = random.Random(record.forked[0][0] if record.forked else record.run_id)
         #: The engine's boxes; for boxes of this run, use `box`.
         self.boxes: Boxes = services.boxes
         self._execution = execution

@@ -203,6 +203,7 @@ class Engine:
 
     async def _recover(self) -> None:
         """Rouse what was running, set the timers of what waits, hand over what was kept, delete what nobody owns."""
+        await self._mailroom.recover()
         driven = await self._find_all(frozenset({RunStatus.PENDING, RunStatus.RUNNING}))
         for stored in reversed(driven):
             self.launch(stored.record, stored.head)
@@ -213,7 +214,6 @@ class Engine:
             if any(token.startswith("child:") for token in stored.head.waiting):
                 # A child may have ended without its parent having heard of it.
                 self.spawn(self._rouse(run_id))
-        self.spawn(self._mailroom.recover())
         self.spawn(self._reap())
 
     async def _reap(self) -> None:

@@ -103,6 +103,9 @@ class Execution:
         self.cancel_asked = False
         self._undelivered = 0
         self._patches: dict[str, bool] = {}
+        seeds = [run_id for run_id, _ in record.forked[1:]] + [record.run_id]
+        #: From which outcome on a fork draws the random numbers of another run, at last its own.
+        self._seeds = [(upto, seed) for (_, upto), seed in zip(record.forked, seeds, strict=False)]
         self._accept_until = 0
         self._plain_timers = 0
         self._children: dict[ChildCall, None] = {}
@@ -155,9 +158,13 @@ class Execution:
         if self._undelivered:
             self._undelivered -= 1
         self.loop.set_time(outcome.at)
+        while self._seeds and outcome.seq >= self._seeds[0][0]:
+            self.ctx.random.seed(self._seeds.pop(0)[1])
         try:
             if type(outcome) is StepDone:
-                self.journal.settle(outcome)
+                done = self.journal.settle(outcome)
+                if self.retrying and isinstance(done, StepCall):
+                    self.retrying.pop(done, None)  # On replay: an earlier life made the next attempt.
             else:
                 self._deliver_other(outcome)
         except Unknown:

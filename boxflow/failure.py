@@ -35,7 +35,7 @@ def failure_of(error: BaseException, *, message: str | None = None) -> Failure:
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as refusal:  # Any class may define `__str__`, and its failure must not hide the failure itself.
+    except Exception as refusal:  # noqa: BLE001  # any class may define `__str__`; its failure must not hide this one
         return f"(its text is not to be had: str() raised {type(refusal).__name__})"
 
 

@@ -138,7 +138,8 @@ def difference(value: Any, back: Any) -> Difference | None:
     """Where *back*, what the codec made of *value*, is not the same; None when all of it is.
 
     An int that comes back as the same float is the same: that is what `float` in an annotation means. So is a time with
-    the same instant and offset: the name of its zone is not data.
+    the same instant and offset: the name of its zone is not data. Neither is the `fold` of a naive time, which `==`
+    does not see; to refuse it would fail `datetime.now()` during one hour a year.
     """
     kind: Any = type(value)
     if kind is not type(back):
@@ -212,7 +213,8 @@ def _is_same_leaf(value: Any, back: Any) -> bool:
         case decimal.Decimal():  # 1.10 equals 1.1 but is not it; NaN is not equal to itself
             return str(value) == str(back)
         case dt.datetime() | dt.time():
-            same_fold = value.tzinfo is not None or value.fold == back.fold
-            return bool(value == back) and value.utcoffset() == back.utcoffset() and same_fold
+            # Not `==` between zones: in the hour that comes twice a time equals none of another zone (PEP 495).
+            same_clock = value.replace(tzinfo=None) == back.replace(tzinfo=None)
+            return bool(same_clock and value.utcoffset() == back.utcoffset())
         case _:
             return bool(value == back)

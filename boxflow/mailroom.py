@@ -238,13 +238,17 @@ class Mailroom:
     # --- housekeeping ------------------------------------------------------------------------------------------------
 
     async def recover(self) -> None:
-        """After a start: wake who waits for mail that had been kept, but not handed over."""
+        """After a start, before anything is driven: count what is kept, then wake who waits for some of it."""
         items = await self._hub.store.list_items(KEPT)
         self._kept = len(items)
         tokens: dict[tuple[str, str], None] = {}
         for item in items:
             kept = msgspec.json.decode(item.value, type=_Kept)
             tokens[(kept.owner, f"{kept.kind}:{kept.subject}")] = None
+        self._hub.spawn(self._wake_waiting(tokens))
+
+    async def _wake_waiting(self, tokens: Iterable[tuple[str, str]]) -> None:
+        # It had been kept, but was not handed over before the engine ended.
         for owner, token in tokens:
             found = await self._hub.store.find_runs(RunQuery(waiting_for=token))
             for stored in reversed(found):

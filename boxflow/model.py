@@ -256,6 +256,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: float
     start_at: float
     parent: str | None = None
+    #: Whose past a fork has: each run's id, and how many outcomes come from it. Their random numbers come along.
+    forked: tuple[tuple[str, int], ...] = ()
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

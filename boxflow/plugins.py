@@ -80,7 +80,9 @@ def _schemes(group: str) -> dict[str, str]:
     """Every known scheme of *group* with its `module:name`."""
     found = dict(_BUILT_IN.get(group, {}))
     installed: dict[str, str] = {}
-    from importlib.metadata import entry_points  # Imported where it is used: it doubles the time of importing this module.
+    from importlib.metadata import (
+        entry_points,  # Imported where it is used: it doubles the time of importing this module.
+    )
 
     for entry in entry_points(group=group):
         other = installed.setdefault(entry.name, entry.value)

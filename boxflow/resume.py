@@ -15,6 +15,7 @@ from boxflow.model import (
     EventArrived,
     Head,
     Outcome,
+    RunRecord,
     RunResumed,
     StepDone,
     TimerFired,
@@ -97,6 +98,15 @@ def prefix_before(outcomes: Sequence[Outcome], name: str, occurrence: int, run_i
             f"cannot share one; fork before {still_open[0] + '.create'!r}"
         )
     return [msgspec.structs.replace(outcome, seq=seq) for seq, outcome in enumerate(copied, start=1)]
+
+
+def ancestry(record: RunRecord, length: int) -> tuple[tuple[str, int], ...]:
+    """Whose past a fork has that copies the first *length* outcomes of the run of *record*."""
+    if not length:
+        return ()
+    before = tuple(entry for entry in record.forked if entry[1] < length)
+    owner = next((run_id for run_id, upto in record.forked if upto >= length), record.run_id)
+    return (*before, (owner, length))
 
 
 def _follow_box(name: str, open_boxes: dict[str, int]) -> None:

@@ -28,7 +28,7 @@ from boxflow.model import (
     WebhookArrived,
 )
 from boxflow.ports import Clock, Store, StoredRun
-from boxflow.resume import counting, dropped_by_resume, failed_children, mail_of, prefix_before
+from boxflow.resume import ancestry, counting, dropped_by_resume, failed_children, mail_of, prefix_before
 from boxflow.runner import Arrival, Runner
 
 
@@ -177,7 +177,13 @@ class Steering:
         stored = await self.stored(run_id)
         copied = prefix_before(await self._hub.store.read_journal(run_id), before, occurrence, run_id)
         store, new_id = self._hub.store, self._hub.new_id()
-        record = msgspec.structs.replace(stored.record, run_id=new_id, parent=None, created_at=self._now())
+        record = msgspec.structs.replace(
+            stored.record,
+            run_id=new_id,
+            parent=None,
+            created_at=self._now(),
+            forked=ancestry(stored.record, len(copied)),
+        )
         # Not to be driven before its past is there: an engine that dies in between leaves a run that says so.
         unfinished = Failure(type="ForkInterrupted", message=f"the fork of {run_id!r} was interrupted; fork again")
         await store.create_run(record, Head(status=RunStatus.DIVERGED, error=unfinished))

@@ -21,7 +21,9 @@ from boxflow.ports import BoxInfo, BoxSpec, Sandbox
 
 NAME_LABEL: Final = "boxflow.name"
 SPEC_LABEL: Final = "boxflow.spec"
-_OWN_LABELS: Final = frozenset({NAME_LABEL, SPEC_LABEL})
+
+# Labels that start so are boxflow's own (also an engine's and a run's), and no business of `box.labels`.
+_OWN_LABELS: Final = "boxflow."
 
 DELETE_TIMEOUT_S = 60.0
 """How long the end of an `async with boxes.create(...)` block may take."""
@@ -178,7 +180,7 @@ async def _delete(sandbox: Sandbox, box_id: str) -> None:
 
 
 def _handle(sandbox: Sandbox, info: BoxInfo) -> Box:
-    labels = {key: value for key, value in info.labels.items() if key not in _OWN_LABELS}
+    labels = {key: value for key, value in info.labels.items() if not key.startswith(_OWN_LABELS)}
     spec = _spec_of(info.labels.get(SPEC_LABEL, "{}"), labels)
     return Box(sandbox, box_id=info.box_id, name=info.labels.get(NAME_LABEL, info.box_id), spec=spec, labels=labels)
 

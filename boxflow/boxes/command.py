@@ -105,7 +105,7 @@ async def run_command(sandbox: Sandbox, box_id: str, command: Command) -> ExecRe
             exit_code = await process.wait()
     except BaseException as exc:
         if process is not None:
-            await process.kill()
+            await _kill(process, exc)
         if not isinstance(exc, TimeoutError) or not deadline.expired():
             raise
         timed_out = True
@@ -118,6 +118,16 @@ async def run_command(sandbox: Sandbox, box_id: str, command: Command) -> ExecRe
         truncated=stdout.truncated or stderr.truncated,
         timed_out=timed_out,
     )
+
+
+async def _kill(process: Process, reason: BaseException) -> None:
+    """Kill the tree because of *reason*. A cancellation stays one, even when something would not die."""
+    try:
+        await process.kill()
+    except SandboxError as exc:
+        if not isinstance(reason, asyncio.CancelledError):
+            raise
+        reason.add_note(f"meanwhile: {exc}")
 
 
 async def _converse(process: Process, stdin: bytes | None, stdout: CappedOutput, stderr: CappedOutput) -> None:

@@ -8,9 +8,6 @@ The tests are coroutine functions; run them with any pytest plugin that runs tho
 `setsid` and `git`.
 """
 
-# The names of tests are their promises, and asserting is what they do.
-# ruff: noqa: D102, S101, PT018
-
 from __future__ import annotations
 
 import asyncio
@@ -53,7 +50,7 @@ class SandboxContract:
     """The promises of `Sandbox`, one a test."""
 
     def make_sandbox(self, directory: Path) -> Sandbox:
-        """A sandbox, not yet entered, that keeps what it must keep in *directory*; a second one finds the same boxes."""
+        """A sandbox, not yet entered, that keeps what it keeps in *directory*; a second one finds the same boxes."""
         raise NotImplementedError(f"{type(self).__name__} must say how its sandbox is made: override make_sandbox")
 
     @asynccontextmanager

@@ -43,11 +43,9 @@ def main() -> None:
 
 def work(task: dict) -> dict:
     language, change = task["language"], task["change"]
-    target = Path("sdk", TARGETS[language])
-    before = target.read_text(encoding="utf-8")
     say("reads the diff")
-    nodes = added(change["commit"])
-    text, names = before, []
+    # From the commit, not from the file: it may hold what a former life of ours wrote.
+    text, names, nodes = git("show", f"HEAD:{TARGETS[language]}"), [], added(change["commit"])
     for node in nodes:
         name = node.name if isinstance(node, ast.FunctionDef) else node.targets[0].id
         say(f"ports {name}")
@@ -57,16 +55,19 @@ def work(task: dict) -> dict:
     if task["feedback"]:
         say(f"heeds: {task['feedback']}")
         text = note(text, task["feedback"], language)
-    target.write_text(text, encoding="utf-8")
+    Path("sdk", TARGETS[language]).write_text(text, encoding="utf-8")
     return {"summary": f"{language}: {', '.join(names)}", "feedback": task["feedback"]}
 
 
 def added(commit: str) -> list[ast.FunctionDef | ast.Assign]:
     """What the commit added to the Python SDK, as syntax."""
-    argv = ["git", "show", "--format=", "--unified=0", commit, "--", SOURCE]
-    diff = subprocess.run(argv, cwd="sdk", check=True, capture_output=True, text=True).stdout
+    diff = git("show", "--format=", "--unified=0", commit, "--", SOURCE)
     lines = [line[1:] for line in diff.splitlines() if line.startswith("+") and not line.startswith("+++")]
     return [node for node in ast.parse("\n".join(lines)).body if isinstance(node, ast.FunctionDef | ast.Assign)]
+
+
+def git(*args: str) -> str:
+    return subprocess.run(["git", *args], cwd="sdk", check=True, capture_output=True, text=True).stdout
 
 
 class Writer:
@@ -127,9 +128,11 @@ class Writer:
 
     def operand(self, node: ast.expr, outer: ast.operator, *, is_right: bool = False) -> str:
         text = self.expression(node)
-        product, in_product = isinstance(node, ast.BinOp), isinstance(outer, ast.Mult | ast.Div)
-        sum_in_product = product and isinstance(node.op, ast.Add | ast.Sub) and in_product
-        return f"({text})" if sum_in_product or (is_right and product and isinstance(outer, ast.Sub | ast.Div)) else text
+        if not isinstance(node, ast.BinOp) or isinstance(node.op, ast.Pow):
+            return text
+        is_sum, in_sum = isinstance(node.op, ast.Add | ast.Sub), isinstance(outer, ast.Add | ast.Sub)
+        keeps_order = in_sum and not is_sum or (not is_right and is_sum == in_sum)
+        return text if keeps_order else f"({text})"
 
     def name(self, name: str) -> str:
         """A Python name as the language writes it: `retry_delay` as `RetryDelay`, `retryDelay` or `retry_delay`."""

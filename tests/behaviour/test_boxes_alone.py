@@ -7,10 +7,10 @@ from pathlib import Path
 
 import anyio
 import pytest
-from boxflow_backends.local_sandbox import LocalSandbox
 
-from boxflow.boxes import Boxes, BoxStatus
+from boxflow.boxes import Boxes, BoxSpec, BoxStatus, make_box
 from boxflow.errors import BoxNotFoundError, CommandFailedError, ConfigurationError
+from boxflow_backends.local_sandbox import LocalSandbox
 
 
 async def test_a_block_deletes_its_box_at_the_end(tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ async def test_a_box_that_is_found_again_is_the_one_that_was_made(tmp_path: Path
 
 async def test_boxes_of_one_name_are_different_boxes(tmp_path: Path) -> None:
     async with Boxes(LocalSandbox(tmp_path)) as boxes:
-        first, second = await asyncio.gather(boxes.create("a")._create(delete_on_failure=True), _made(boxes, "a"))
-        assert first.id != second
+        first, second = await asyncio.gather(_made(boxes, "a"), _made(boxes, "a"))
+        assert first != second
 
 
 async def _made(boxes: Boxes, name: str) -> str:
@@ -171,3 +171,10 @@ async def test_what_others_cannot_read_are_the_boxes(tmp_path: Path) -> None:
         root = tmp_path / "new" / "root"
         assert root.stat().st_mode & 0o077 == 0
         assert (root / box.id / "box.json").stat().st_mode & 0o077 == 0
+
+
+async def test_labels_of_boxflow_itself_are_found_but_not_shown(tmp_path: Path) -> None:
+    sandbox = LocalSandbox(tmp_path)
+    await make_box(sandbox, BoxSpec(labels={"a": "1"}), box_id="x", name="n", labels={"boxflow.run": "r"})
+    (box,) = await Boxes(sandbox).list({"boxflow.run": "r"})
+    assert (box.id, box.name, box.labels) == ("x", "n", {"a": "1"})

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
-from boxflow_backends.local_sandbox import LocalSandbox
 
 from boxflow.boxes import Box, Boxes, BoxSpec
 from boxflow.errors import CommandFailedError, CommandTimeoutError
+from boxflow_backends.local_sandbox import LocalSandbox
 
 T = TypeVar("T")
 

@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from boxflow_backends.local_sandbox import LocalSandbox
 
 from boxflow.boxes import Boxes
 from boxflow.boxes.git import GitChange, parse_status, split_author
 from boxflow.errors import CommandFailedError
+from boxflow_backends.local_sandbox import LocalSandbox
 
 AUTHOR = "A B <a@b.example>"
 
@@ -21,7 +21,8 @@ def origin(tmp_path: Path) -> Path:
     seed = tmp_path / "seed"
     script = """
         git init -q -b main . && git config user.name o && git config user.email o@o.example
-        mkdir sub && echo one > f && echo two > sub/g && printf '*.log\\n' > .gitignore && git add . && git commit -qm first
+        mkdir sub && echo one > f && echo two > sub/g && printf '*.log\\n' > .gitignore
+        git add . && git commit -qm first
         echo more >> f && git commit -qam second && git branch other
         git clone -q --bare . ../origin.git
     """
@@ -98,10 +99,10 @@ async def test_what_was_committed_can_be_pushed(tmp_path: Path, origin: Path) ->
 
 async def test_git_says_why_it_refuses(tmp_path: Path, origin: Path) -> None:
     async with Boxes(LocalSandbox(tmp_path / "root")) as boxes, boxes.create() as box:
-        with pytest.raises(CommandFailedError, match="does not exist|not appear to be"):
+        with pytest.raises(CommandFailedError, match=r"does not exist|not appear to be"):
             await box.git.clone(str(tmp_path / "missing"))
         await box.git.clone(str(origin))
-        with pytest.raises(CommandFailedError, match="nothing to commit|exited with 1"):
+        with pytest.raises(CommandFailedError, match=r"nothing to commit|exited with 1"):
             await box.git.commit("nothing", author=AUTHOR)
         with pytest.raises(CommandFailedError, match="not an empty directory"):
             await box.git.clone(str(origin))
@@ -125,19 +126,17 @@ async def test_a_url_cannot_be_an_option(tmp_path: Path) -> None:
 
 
 def test_every_line_of_a_status_is_read() -> None:
-    text = "\0".join(
-        [
-            "# branch.oid abc",
-            "# branch.head (detached)",
-            "1 .M N... 100644 100644 100644 a b changed file",
-            "2 R. N... 100644 100644 100644 a b R100 to here",
-            "from there",
-            "u UU N... 100644 100644 100644 100644 a b c both",
-            "? new file",
-            "",
-        ]
+    lines = (
+        "# branch.oid abc",
+        "# branch.head (detached)",
+        "1 .M N... 100644 100644 100644 a b changed file",
+        "2 R. N... 100644 100644 100644 a b R100 to here",
+        "from there",
+        "u UU N... 100644 100644 100644 100644 a b c both",
+        "? new file",
+        "",
     )
-    status = parse_status(text)
+    status = parse_status("\0".join(lines))
     assert (status.branch, status.commit) == (None, "abc")
     assert status.changes == (
         GitChange(path="changed file", code=" M"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from boxflow_backends.local_sandbox import LocalSandbox
 
 from boxflow.boxes import Boxes
 from boxflow.errors import ConfigurationError
 from boxflow.plugins import resolve_sandbox, resolve_store
+from boxflow_backends.local_sandbox import LocalSandbox
 
 
 def test_an_instance_stands_for_itself(tmp_path: Path) -> None:

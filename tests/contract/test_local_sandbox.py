@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from boxflow_backends.local_sandbox import LocalSandbox
-
 from boxflow.testing.sandbox_contract import SandboxContract
+from boxflow_backends.local_sandbox import LocalSandbox
 
 
 class TestLocalSandbox(SandboxContract):

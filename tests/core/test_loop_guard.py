@@ -61,7 +61,7 @@ WORLD: dict[str, Callable[[], Awaitable[object]]] = {
     "getaddrinfo": lambda: asyncio.get_running_loop().getaddrinfo("localhost", 80),
     "sock_connect": lambda: asyncio.get_running_loop().sock_connect(socket.socket(), ("localhost", 9)),
     "anyio.open_process": lambda: anyio.open_process(["true"]),
-    "anyio.connect_unix": lambda: anyio.connect_unix("/nowhere"),
+    "anyio.getaddrinfo": lambda: anyio.getaddrinfo("localhost", 80),
 }
 
 

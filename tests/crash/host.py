@@ -36,17 +36,23 @@ class HostLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, start: float) -> None:
         self._nothing_ready = _NothingReady()
-        self._virtual = start
+        self._start = start
+        # From zero: asyncio's timers need nanoseconds, which floats of today's date do not have.
+        self._passed_s = 0.0
         super().__init__(self._nothing_ready)
 
     def time(self) -> float:
-        """Virtual time: it moves when somebody moves it."""
-        return self._virtual
+        """Virtual time that has passed: it moves when somebody moves it."""
+        return self._passed_s
+
+    def now(self) -> float:
+        """The virtual date, in seconds since the epoch."""
+        return round(self._start + self._passed_s, 6)
 
     def advance(self, delay_s: float) -> None:
         """Let *delay_s* pass."""
         # At least a microsecond: so that the rounding of large floats cannot keep an instant from coming.
-        self._virtual = round(self._virtual + max(delay_s, 1e-6), 6)
+        self._passed_s = round(self._passed_s + max(delay_s, 1e-6), 6)
 
     def play(self, main: Any, idle: IdleCall) -> Any:
         """Run *main* to its end, calling *idle* each time there is nothing else to do."""
@@ -64,10 +70,10 @@ class HostClock:
         self._loop = loop
 
     def now(self) -> float:
-        """The loop's virtual time."""
-        return self._loop.time()
+        """The loop's virtual date."""
+        return self._loop.now()
 
     async def sleep_until(self, when: float) -> None:
-        """Return once the loop's time is *when*."""
-        while (left := when - self._loop.time()) > 0:
+        """Return once the loop's date is *when*."""
+        while (left := when - self._loop.now()) > 0:
             await asyncio.sleep(left)

@@ -35,7 +35,7 @@ class Refusal(Exception):
 class Stage(Protocol):
     """What a step finds on the host: who is told that it runs, and who lets it go on."""
 
-    async def step_runs(self, info: StepInfo, label: str) -> None: ...
+    async def step_runs(self, info: StepInfo, label: str, *, careful: bool) -> None: ...
 
 
 STAGE: ContextVar[Stage] = ContextVar("stage")
@@ -45,10 +45,10 @@ TRACES: WeakKeyDictionary[Context, list[str]] = WeakKeyDictionary()
 """What each body has seen, by its context."""
 
 
-async def work(label: str, failures: int) -> str:
+async def work(label: str, failures: int, careful: bool) -> str:
     """The one step function: waits on the host until the schedule lets it go on, then fails or returns its label."""
     info = step()
-    await STAGE.get().step_runs(info, label)
+    await STAGE.get().step_runs(info, label, careful=careful)
     if info.attempt <= failures:
         raise Refusal(f"attempt {info.attempt} of {label}")
     return label
@@ -159,6 +159,7 @@ class Body:
             work,
             path,
             node.failures,
+            node.at_most_once,
             retry=Retry(attempts=node.attempts, delay=RETRY_PAUSE_S, jitter=0.0),
             timeout=node.timeout_s,
             at_most_once=node.at_most_once,

@@ -95,6 +95,7 @@ class RecordedStore(MemoryStore):
         self.received: dict[str, set[str]] = {}
         #: The id of each sending that is kept, by the key of its item.
         self.kept: dict[str, str] = {}
+        self.ever_kept: set[str] = set()
 
     @classmethod
     async def after(cls, writes: Sequence[Write], disk: Callable[[], Awaitable[None]] = at_once) -> RecordedStore:
@@ -162,12 +163,13 @@ class RecordedStore(MemoryStore):
         for change in changes:
             match change:
                 case Put(item) if item.collection == KEPT:
-                    self.kept[item.key] = sending_in_mail(item.value)
+                    sending = self.kept[item.key] = sending_in_mail(item.value)
+                    self.ever_kept.add(sending)
                 case Delete(collection, key) if collection == KEPT:
-                    sending = self.kept.pop(key)
-                    had = any(sending in received for received in self.received.values())
-                    if sending not in arriving and not had and not (ended and key.startswith(f"{len(ended)}:{ended}:")):
-                        raise BrokenPromise(f"the kept sending {sending!r} was thrown away")
+                    gone = self.kept.pop(key)
+                    had = any(gone in received for received in self.received.values())
+                    if gone not in arriving and not had and not (ended and key.startswith(f"{len(ended)}:{ended}:")):
+                        raise BrokenPromise(f"the kept sending {gone!r} was thrown away")
                 case _:
                     pass
 

@@ -203,8 +203,6 @@ class Life:
         self._broken: list[BaseException] = []
         self._engine: WatchedEngine
         self.store: RecordedStore
-        plan = decode_plan(schedule.plan)
-        self._careful = {node.name for node, _ in plans.walk(plan, "") if isinstance(node, plans.Step) and node.at_most_once}
 
     async def live(self) -> None:
         """Finish the run, and look at what is left."""
@@ -225,7 +223,7 @@ class Life:
             await self._end_of(run)
             if self._sending:
                 await asyncio.wait(self._sending)
-            self._judge()
+            await self._judge()
             await self._replay_all()
         if self._broken:
             raise self._broken[0]
@@ -266,7 +264,7 @@ class Life:
         await gate
 
     async def _disk(self) -> None:
-        self.times.append(self._loop.time())
+        self.times.append(self._loop.now())
         if self.schedule.slow_disk:
             if self.random.random() < 0.2:
                 await self._gate()
@@ -274,13 +272,13 @@ class Life:
                 for _ in range(self.random.randrange(3)):
                     await asyncio.sleep(0)
 
-    async def step_runs(self, info: StepInfo, label: str) -> None:
+    async def step_runs(self, info: StepInfo, label: str, *, careful: bool) -> None:
         """Called by every attempt of every step."""
         key = (info.run_id, info.name, info.occurrence)
         try:
             if key in self.store.settled:
                 raise BrokenPromise(f"step {key} ({label}) has its outcome and runs again")
-            if info.name in self._careful and (key, info.attempt) in self.started and self._is_careful(label):
+            if careful and (key, info.attempt) in self.started:
                 raise BrokenPromise(f"the at_most_once step {key} ({label}) started its attempt {info.attempt} again")
             self.started.setdefault((key, info.attempt), len(self.store.writes))
         except BrokenPromise as broken:
@@ -288,9 +286,6 @@ class Life:
             raise
         if self.random.random() < 0.85:
             await self._gate()
-
-    def _is_careful(self, label: str) -> bool:
-        return False
 
     async def _send(self, number: int) -> None:
         message = self.schedule.messages[number]
@@ -320,17 +315,18 @@ class Life:
 
     # --- judging -------------------------------------------------------------------------------------------------------
 
-    def _judge(self) -> None:
-        if self.status is None or not self.status.is_final:
-            raise BrokenPromise(f"the run is {self.status}, and not over")
-        found = set(self.store.kept.values()).union(*self.store.received.values()) | self._dropped_with_their_run()
+    async def _judge(self) -> None:
+        for write in self.store.writes:
+            if isinstance(write, Created):
+                stored = await self.store.get_run(write.record.run_id)
+                assert stored is not None
+                if not stored.head.status.is_final:
+                    raise BrokenPromise(f"run {write.record.run_id!r} is not over: {stored.head}")
+        # The store has seen to it that mail leaves its box in no wrong way, so what was kept once is accounted for.
+        found = self.store.ever_kept.union(*self.store.received.values())
         lost = [sending for sending in self.acknowledged if sending not in found]
         if lost:
             raise BrokenPromise(f"acknowledged, but neither received nor kept: {lost}")
-
-    def _dropped_with_their_run(self) -> set[str]:
-        # The store has checked already that mail was deleted in no other way; so all that was ever kept is accounted for.
-        return self.store.ever_kept
 
     async def _replay_all(self) -> None:
         for write in self.store.writes:
@@ -339,8 +335,6 @@ class Life:
             stored = await self.store.get_run(write.record.run_id)
             assert stored is not None
             head = stored.head
-            if head.status is RunStatus.DIVERGED:
-                raise BrokenPromise(f"run {write.record.run_id!r} diverged: {head.error}")
             outcomes = await self.store.read_journal(write.record.run_id)
             self.outcomes += len(outcomes)
             execution = self._engine.execution(stored.record, planned, msgspec.json.decode(stored.record.payload))
@@ -381,6 +375,79 @@ class Life:
                 number for number in self.past.unsent if self.acknowledged_messages.get(number, crash + 1) > limit
             ),
             acknowledged=frozenset(sending for sending, at in self.acknowledged.items() if at <= limit),
-            started=frozenset(start for start, at in self.started.items() if at < crash),
+            started=frozenset(start for start, at in self.started.items() if at <= crash),
             law={key: seen for key, seen in self.law.known.items() if key[1] <= lengths.get(key[0], -1)},
         )
+
+
+@attrs.frozen(kw_only=True)
+class Found:
+    """What came of one schedule.
+
+    :ivar lives: how many engines lived, the first included
+    :ivar outcomes: how many outcomes they left in journals
+    """
+
+    lives: int
+    outcomes: int
+    status: RunStatus
+
+
+def live_once(schedule: Schedule, past: Past | None = None) -> Life:
+    """One life, from *past* to the end of the run.
+
+    :raises ScheduleFailed: a promise was broken
+    """
+    past = past or Past(unsent=tuple(range(len(schedule.messages))))
+    loop = HostLoop(past.now)
+    life = Life(schedule, loop, past)
+    try:
+        loop.play(life.live(), life.idle)
+    except Exception as found:
+        raise ScheduleFailed(schedule, past.crashes, found) from found
+    finally:
+        loop.close()
+    return life
+
+
+def crash_and_replay(schedule: Schedule, *, crashes: int | None = None) -> Found:
+    """Live through *schedule* once, then again from some of its writes on, or from each of them.
+
+    Every second of these lives crashes once more, and is gone on with by a third.
+
+    :param crashes: how many crashes to try; None tries one after every write
+    :raises ScheduleFailed: a promise was broken
+    """
+    random = Random(f"crashes of {schedule.seed}")
+    first = live_once(schedule)
+    lives, outcomes = 1, first.outcomes
+    points: Sequence[int] = range(1, len(first.store.writes) + 1)
+    if crashes is not None and crashes < len(points):
+        points = sorted(random.sample(points, crashes))
+    for point in points:
+        life = live_once(schedule, first.past_at(point))
+        _compare(first, life)
+        lives, outcomes = lives + 1, outcomes + life.outcomes
+        if len(life.store.writes) > point and random.random() < 0.5:
+            third = live_once(schedule, life.past_at(random.randint(point + 1, len(life.store.writes))))
+            _compare(first, third)
+            lives, outcomes = lives + 1, outcomes + third.outcomes
+    assert first.status is not None
+    return Found(lives=lives, outcomes=outcomes, status=first.status)
+
+
+def see_again(schedule: Schedule, crashes: Sequence[int]) -> Life:
+    """The very life that a `ScheduleFailed` told of: with these crashes, one after the other."""
+    life = live_once(schedule)
+    for crash in crashes:
+        life = live_once(schedule, life.past_at(crash))
+    return life
+
+
+def _compare(first: Life, later: Life) -> None:
+    schedule = first.schedule
+    if any(message.kind == "cancel" for message in schedule.messages) or not plans.is_determined(decode_plan(schedule.plan)):
+        return
+    if (first.status, first.result) != (later.status, later.result):
+        found = BrokenPromise(f"ended {first.status} {first.result!r} without a crash, {later.status} {later.result!r} with it")
+        raise ScheduleFailed(schedule, later.past.crashes, found)

@@ -78,10 +78,6 @@ class Disk(Protocol):
         """The size of a file in bytes."""
         ...
 
-    def truncate(self, path: Path, size: int) -> None:
-        """Cut a file to *size* bytes and make that, with everything before it, durable."""
-        ...
-
     def rename(self, old: Path, new: Path) -> None:
         """Give a file another name in its directory, replacing what had that name."""
         ...
@@ -149,14 +145,6 @@ class RealDisk:
 
     def size(self, path: Path) -> int:
         return os.stat(path).st_size
-
-    def truncate(self, path: Path, size: int) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.ftruncate(descriptor, size)
-            self.sync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def rename(self, old: Path, new: Path) -> None:
         os.replace(old, new)

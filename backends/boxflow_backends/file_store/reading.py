@@ -20,8 +20,6 @@ from boxflow_backends.file_store.lines import (
     Kind,
     Line,
     decode_outcomes,
-    kind_of,
-    number_of,
     place,
 )
 from boxflow_backends.run_index import as_indexed, matches
@@ -50,20 +48,20 @@ def read_run(disk: Disk, root: Path, kept: int) -> StoredRun:
 def read_outcomes(disk: Disk, root: Path, kept: int, after: int) -> list[Outcome]:
     """The outcomes behind position *after*, found by following the run's lines from the newest back."""
     first, where = kept >> PLACE_BITS, kept & PLACE_MASK
-    parts: list[list[Outcome]] = []
     with Files(disk, root) as files:
-        while True:
+        begin = files.line(first)
+        # By counting, not by meeting the first line: lines that it has taken in may be there still, or be gone.
+        held = _head(begin).length
+        parts: list[list[Outcome]] = []
+        while where != first:
             line = files.line(where)
-            if line.head is None or line.head.length <= after:
-                break
             parts.append(decode_outcomes(line.outcomes))
-            if where == first:
+            if line.prev is None or _head(line).length - len(parts[-1]) <= max(after, held):
                 break
-            where = _before(line, first)
-    outcomes = [outcome for part in reversed(parts) for outcome in part]
-    if outcomes and outcomes[0].seq <= after:
-        outcomes = [outcome for outcome in outcomes if outcome.seq > after]
-    return outcomes
+            where = place(Kind.LOG, *line.prev)
+        if after < held:
+            parts.append(decode_outcomes(begin.outcomes))
+    return [outcome for part in reversed(parts) for outcome in part if outcome.seq > after]
 
 
 def list_runs(
@@ -88,17 +86,6 @@ def _read_run(files: Files, kept: int) -> StoredRun:
     first, last = kept >> PLACE_BITS, kept & PLACE_MASK
     begin = files.line(first)
     return stored(begin) if first == last else StoredRun(record=_record(begin), head=_head(files.line(last)))
-
-
-def _before(line: Line, first: int) -> int:
-    """The place of the run's line before *line*."""
-    if line.prev is None:
-        return first
-    number, offset = line.prev
-    if kind_of(first) is Kind.CHECKPOINT and number <= number_of(first):
-        # That segment is gone; what it said of the run is in the checkpoint's line.
-        return first
-    return place(Kind.LOG, number, offset)
 
 
 def _archived(

@@ -15,7 +15,7 @@ import msgspec
 
 from boxflow.errors import StoreFormatError
 from boxflow_backends.file_store.archive import Archive
-from boxflow_backends.file_store.disk import Disk, remove_if_there
+from boxflow_backends.file_store.disk import Disk, read_whole, remove_if_there, write_file
 from boxflow_backends.file_store.lines import (
     ENDING,
     FOLDERS,
@@ -95,27 +95,19 @@ def repair(disk: Disk, root: Path, found: Recovered) -> None:
                 found.good_bytes,
             )
         if found.good_bytes:
-            disk.truncate(path, found.good_bytes)
+            # Written anew, not only synced: after a sync that failed, Linux takes the pages for clean, so that they are
+            # read back, and a second sync succeeds, but they never reach the disk (fsyncgate, 2018).
+            write_file(disk, path, read_whole(disk, path)[: found.good_bytes])
         else:
             disk.unlink(path)
             disk.sync_directory(path.parent)
             found.segment -= 1
-    archives = {archive.number for archive in found.state.archives}
-    for kind in Kind:
-        folder = root / FOLDERS[kind]
-        for name in disk.list_directory(folder):
-            number = _number(name)
-            keep = (
-                not name.endswith(".tmp")
-                and number is not None
-                and (
-                    (kind is Kind.LOG and number > found.state.covered)
-                    or (kind is Kind.CHECKPOINT and number >= found.state.covered)
-                    or (kind is Kind.ARCHIVE and number in archives)
-                )
-            )
-            if not keep and (number is not None or name.endswith(".tmp")):
-                remove_if_there(disk, folder / name)
+    leftovers = [path for kind in Kind for path in _leftovers(disk, root, kind, found.state)]
+    if leftovers:
+        # Whoever renamed the checkpoint may have died before that was durable; then the old files still count.
+        disk.sync_directory(root / FOLDERS[Kind.CHECKPOINT])
+    for path in leftovers:
+        remove_if_there(disk, path)
 
 
 def numbers(disk: Disk, root: Path, kind: Kind) -> list[int]:
@@ -125,6 +117,23 @@ def numbers(disk: Disk, root: Path, kind: Kind) -> list[int]:
     except FileNotFoundError:
         return []
     return sorted(int(name[:-6]) for name in names if name.endswith(".jsonl") and name[:-6].isdecimal())
+
+
+def _leftovers(disk: Disk, root: Path, kind: Kind, state: State) -> Iterator[Path]:
+    """Files that a compaction had not finished, or not yet removed. Files of others are left alone."""
+    for name in disk.list_directory(root / FOLDERS[kind]):
+        number = _number(name)
+        if number is None:
+            continue
+        match kind:
+            case Kind.LOG:
+                counts = number > state.covered
+            case Kind.CHECKPOINT:
+                counts = number == state.covered
+            case Kind.ARCHIVE:
+                counts = any(archive.number == number for archive in state.archives)
+        if name.endswith(".tmp") or not counts:
+            yield root / FOLDERS[kind] / name
 
 
 def _number(name: str) -> int | None:

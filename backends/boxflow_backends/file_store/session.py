@@ -361,3 +361,5 @@ def _make_directories(disk: Disk, root: Path) -> None:
         if name not in names:
             disk.make_directory(root / name)
     disk.sync_directory(root)
+    # Whoever made the directory may have died before that was durable.
+    disk.sync_directory(root.parent)

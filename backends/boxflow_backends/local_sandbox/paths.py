@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -138,8 +139,8 @@ class _Walk:
             _make_directory(name, self._stack[-1])
             self._rest.appendleft(name)
         except OSError as exc:
-            # A link since we looked: look again. A plain file: there is no way on.
-            if exc.errno not in (errno.ELOOP, errno.ENOTDIR) or self._link(name) is None:
+            # It was a link for a moment, or still is: look again. A plain file: there is no way on.
+            if exc.errno not in (errno.ELOOP, errno.ENOTDIR) or not self._is_link_or_directory(name):
                 raise
             self._count()
             self._rest.appendleft(name)
@@ -152,6 +153,10 @@ class _Walk:
             if exc.errno in (errno.EINVAL, errno.ENOENT):
                 return None
             raise
+
+    def _is_link_or_directory(self, name: str) -> bool:
+        mode = os.stat(name, dir_fd=self._stack[-1], follow_symlinks=False).st_mode
+        return stat.S_ISLNK(mode) or stat.S_ISDIR(mode)
 
     def _count(self) -> None:
         self._links += 1

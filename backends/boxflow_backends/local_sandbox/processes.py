@@ -29,6 +29,9 @@ _DEADLINE_S = 10.0
 _PAUSE_S = 0.002
 _EXEC_LOOKS = 50
 
+# Of the flags in proc_pid_stat(5); the number is in linux/sched.h.
+_PF_KTHREAD = 0x00200000
+
 
 class Found(NamedTuple):
     """A process as `/proc` shows it. Process id and start time together are unique while the machine runs."""
@@ -118,44 +121,52 @@ def _scan(mark: bytes) -> Iterator[Found]:
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
-        pid = int(name)
-        fields = _stat(pid)
-        if fields is not None:
-            state, parent, session, started = fields
-            zombie = state in "ZX"
-            yield Found(pid, started, parent, session, zombie, not zombie and mark in _marks(pid))
+        status = _status(int(name))
+        # Threads of the kernel have no environment ever.
+        if status is not None and not status.kernel:
+            marked = not status.zombie and mark in _marks(status)
+            yield Found(status.pid, status.started, status.parent, status.session, status.zombie, marked)
 
 
-def _stat(pid: int) -> tuple[str, int, int, int] | None:
-    """State, parent, session and start time (proc_pid_stat(5)); None when it is gone."""
+class _Status(NamedTuple):
+    """What is needed of proc_pid_stat(5)."""
+
+    pid: int
+    started: int
+    parent: int
+    session: int
+    zombie: bool
+    kernel: bool
+
+
+def _status(pid: int) -> _Status | None:
+    """How the process stands; None when it is gone."""
     text = _read(pid, "stat")
     if not text:
         return None
     # The program's name stands in parentheses and may itself hold spaces and parentheses.
     fields = text[text.rindex(b")") + 2 :].split()
-    return fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19])
+    parent, session, flags, started = (int(fields[n]) for n in (1, 3, 6, 19))
+    return _Status(pid, started, parent, session, fields[0] in b"ZX", bool(flags & _PF_KTHREAD))
 
 
-def _marks(pid: int) -> list[bytes]:
-    prefix = f"{MARK_VARIABLE}=".encode()
-    environ = _read(pid, "environ")
+def _marks(status: _Status) -> list[bytes]:
+    environ = _read(status.pid, "environ")
     for _ in range(_EXEC_LOOKS):
-        # In the middle of execve(2) a process shows neither environment nor arguments for a moment. Missing it then would
-        # mean to miss it for good.
-        if environ or _read(pid, "cmdline") or not _has_program(pid):
+        # In the middle of execve(2) a process shows neither environment nor arguments for a moment. Overlooking it then
+        # would be overlooking it for good.
+        if environ or _read(status.pid, "cmdline"):
+            break
+        again = _status(status.pid)
+        if again is None or again.zombie:
             break
         time.sleep(_PAUSE_S)
-        environ = _read(pid, "environ")
+        environ = _read(status.pid, "environ")
+    prefix = f"{MARK_VARIABLE}=".encode()
     start = 0 if environ.startswith(prefix) else environ.find(b"\0" + prefix) + 1
     if not environ.startswith(prefix, start):
         return []
     return environ[start + len(prefix) : environ.find(b"\0", start)].split()
-
-
-def _has_program(pid: int) -> bool:
-    """Whether it is alive and no thread of the kernel, which has no environment ever: those descend from process 2."""
-    fields = _stat(pid)
-    return fields is not None and fields[0] not in "ZX" and pid != 2 and fields[1] != 2
 
 
 def _read(pid: int, name: str) -> bytes:
@@ -163,8 +174,13 @@ def _read(pid: int, name: str) -> bytes:
         with open(f"/proc/{pid}/{name}", "rb") as file:
             return file.read()
     except OSError:
-        # Gone, or another user's.
+        # Gone; or another user's, and then it is not ours to end either.
         return b""
+
+
+def _is_same(process: Found) -> bool:
+    status = _status(process.pid)
+    return status is not None and status.started == process.started
 
 
 def _send(process: Found, number: signal.Signals) -> None:
@@ -178,11 +194,11 @@ def _send(process: Found, number: signal.Signals) -> None:
             if exc.errno not in (errno.ENOSYS, errno.EPERM):
                 raise
             # A kernel before 5.3, or a filter that knows no pidfd: the id may be reused, but not within these lines.
-            if (fields := _stat(process.pid)) is not None and fields[3] == process.started:
+            if _is_same(process):
                 os.kill(process.pid, number)
             return
         try:
-            if (fields := _stat(process.pid)) is not None and fields[3] == process.started:
+            if _is_same(process):
                 signal.pidfd_send_signal(handle, number)
         finally:
             os.close(handle)
@@ -191,8 +207,8 @@ def _send(process: Found, number: signal.Signals) -> None:
 def _reap_adopted(seen: dict[int, int], children: Collection[int]) -> None:
     """Reap those that became our own children when their parents died, as they do where we are process 1."""
     for pid, started in seen.items():
-        fields = _stat(pid)
-        if pid in children or fields is None or fields[1] != os.getpid() or fields[3] != started:
+        status = _status(pid)
+        if pid in children or status is None or status.parent != os.getpid() or status.started != started:
             continue
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)

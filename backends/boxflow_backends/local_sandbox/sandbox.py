@@ -233,7 +233,7 @@ class LocalSandbox:
         for leftover in self._layout.leftovers(box_id):
             remove_tree(leftover)
 
-    def _start(  # noqa: PLR0917 - handed through a thread, which passes positions only
+    def _start(
         self, box_id: str, argv: tuple[str, ...], cwd: str | None, env: dict[str, str], stdin: bool, mark: str
     ) -> subprocess.Popen[bytes]:
         record = self._record(box_id)

@@ -1,0 +1,16 @@
+"""Which programs are there? Their names in the order in which they run; a program is imported only when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+
+from benchmarks.model import Program
+
+NAMES = ("steps", "replay", "waiting", "latency", "startup", "opening")
+
+
+def load(name: str) -> Program:
+    """The program of that name."""
+    program = importlib.import_module(f"benchmarks.{name}").PROGRAM
+    assert isinstance(program, Program)
+    return program

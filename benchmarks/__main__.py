@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=f"some of {', '.join(NAMES)}")
     found.add_argument("--subjects", nargs="+", metavar="NAME", help="only these subjects of the programs")
     found.add_argument("--rounds", type=int, help="how often each subject is measured")
-    found.add_argument("--json", type=Path, metavar="FILE", help="where the numbers go; the table goes beside it, as .md")
+    found.add_argument("--json", type=Path, metavar="FILE", help="where the numbers go, and the table beside it")
     found.add_argument("--compare", type=Path, metavar="OLD.json", help="say what changed since that result")
     found.add_argument("--directory", type=Path, help="on which disk; .boxflow in the checkout by default")
     found.add_argument("--uvloop", action="store_true", help="run boxflow and the floors on uvloop")

@@ -1,7 +1,7 @@
-"""One sample of one subject, in a process of its own: `python -m benchmarks.child PROGRAM SUBJECT OPERATIONS DIRECTORY`.
+"""How is one sample taken? In a process of its own: `python -m benchmarks.child PROGRAM SUBJECT OPERATIONS DIRECTORY`.
 
-A process for each sample, so that no subject inherits another's heap, caches or threads. It prints the sample as one line
-of JSON, the last of its output.
+A process for each sample, so that no subject inherits another's heap, caches or threads. It prints the sample as one
+line of JSON, the last of its output.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """How long from an event to the body that waited for it?
 
-Many runs wait, each for an event of its own; one event after the other is sent with `Engine.notify` to an otherwise idle
-engine in the same process. The latency is from the call until the line after the wait in the body. In between the event is
-appended to the run's journal, and durable; when the run is evicted, it is first rebuilt from the store.
+Many runs wait, each for an event of its own; one event after the other is sent with `Engine.notify` to an otherwise
+idle engine in the same process. The latency is from the call until the line after the wait in the body. In between
+the event is appended to the run's journal, and durable; when the run is evicted, it is first rebuilt from the store.
 
-The floor beside the FileStore is one append + fdatasync, by a thread that the event loop waits for: what being durable
-costs alone before anybody may be told.
+The floor beside the FileStore is one append + fdatasync, by a thread that the event loop waits for: what being
+durable costs alone before anybody may be told.
 
 Not measured: senders in other processes, many events at once, webhooks over HTTP.
 """

@@ -1,4 +1,4 @@
-"""What is a benchmark made of? Programs that ask a question, subjects that are measured for it, targets for the answer."""
+"""What is a benchmark made of? Programs that ask, subjects that are measured, targets for the answer."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Does opening a FileStore cost what is unfinished, or what ever ran?
 
-A store is filled with finished runs of one step through an engine, closed, and dropped from the page cache; then a fresh
-process opens it. `open_ms` is that opening (the median of several), `open_rss_bytes` the memory of the process after it.
-Beside it, an empty store. `close_ms` is what closing took after the filling: it compacts.
+A store is filled with finished runs of one step through an engine, closed, and dropped from the page cache; then a
+fresh process opens it. `open_ms` is that opening (the median of several), `open_rss_bytes` the memory of the process
+after it. Beside it, an empty store. `close_ms` is what closing took after the filling: it compacts.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ PROGRAM = Program(
     ),
     targets=(
         Target(
-            promise="opening costs what is unfinished: at most 50 ms with finished runs only (DESIGN.md §6, no number there)",
+            promise="opening costs what is unfinished: <= 50 ms with finished runs only (§6; the number is ours)",
             subject="finished",
             measure="open_ms",
             limit=50,

@@ -1,4 +1,4 @@
-"""Which programs are there? Their names in the order in which they run; a program is imported only when it is asked for."""
+"""Which programs are there? Their names, in the order in which they run; one is imported when it is asked for."""
 
 from __future__ import annotations
 

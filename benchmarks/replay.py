@@ -1,11 +1,12 @@
 """How fast is a journal replayed, and how soon does a run of 1,000 steps go on that lies cold on disk?
 
-- `deliver`: outcomes delivered to a body, one by one with a full drain each, from a journal in memory: the law's own cost.
-- `rebuild`: the same through an engine, from asking for the run until its body waits again: store, fence, decoding, and the
-  turns that the host's loop gets in between.
-- `resume_1000`: a FileStore is closed, its files are dropped from the page cache, and it is opened again by a new engine.
-  `open_ms` is until the engine runs; `resume_ms` from the event that the run waits for until the line after the wait.
-  The process is warm: boxflow is imported and the code has run before (a cold process: see `startup`).
+- `deliver`: outcomes delivered to a body, one by one with a full drain each, from a journal in memory: the law's own
+  cost.
+- `rebuild`: the same through an engine, from asking for the run until its body waits again: store, fence, decoding,
+  and the turns that the host's loop gets in between.
+- `resume_1000`: a FileStore is closed, its files are dropped from the page cache, and it is opened again by a new
+  engine. `open_ms` is until the engine runs; `resume_ms` from the event that the run waits for until the line after
+  the wait. The process is warm: boxflow is imported and the code has run before (a cold process: see `startup`).
 
 Not measured: large values, bodies that compute.
 """

@@ -1,7 +1,8 @@
 """In which order is measured? In rounds over all subjects, so that boxflow and its floors see the same machine.
 
-The order turns round in every second round, so that what comes late in a round has no steady advantage. Between samples the
-disk is given a moment: what one subject has left for the kernel to write back shall not be paid by the next.
+The order turns round in every second round, so that what comes late in a round has no steady advantage. Between
+samples the disk is given a moment: what one subject has left for the kernel to write back shall not be paid by the
+next.
 """
 
 from __future__ import annotations

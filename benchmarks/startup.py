@@ -1,8 +1,9 @@
 """How long does `import boxflow` take, and how soon does a cold process have its first result?
 
-Each operation is a Python process. `process_ms` is its whole life as its parent sees it (the median of all); `inside_ms`
-is what it measured itself around its import, or nothing. The floors are a process that does nothing and one that imports
-asyncio alone. "Cold" is the process, not the disk: the files are in the page cache, the byte code is compiled.
+Each operation is a Python process. `process_ms` is its whole life as its parent sees it (the median of all);
+`inside_ms` is what it measured itself around its import, or nothing. The floors are a process that does nothing and
+one that imports asyncio alone. "Cold" is the process, not the disk: the files are in the page cache, the byte code is
+compiled.
 """
 
 from __future__ import annotations
@@ -81,7 +82,11 @@ PROGRAM = Program(
         for name, what, program in (
             ("pass", "floor: python -c pass", "pass"),
             ("asyncio", "floor: import asyncio", IMPORT.format(module="asyncio")),
-            ("msgspec_anyio", "floor: import asyncio, msgspec, attrs, anyio", IMPORT.format(module="asyncio, msgspec, attrs, anyio")),
+            (
+                "msgspec_anyio",
+                "floor: import asyncio, msgspec, attrs, anyio",
+                IMPORT.format(module="asyncio, msgspec, attrs, anyio"),
+            ),
             ("import", "import boxflow", IMPORT.format(module="boxflow")),
             ("first_memory", "first result, MemoryStore", FIRST_RESULT.format(store="memory:")),
             ("first_file", "first result, FileStore, new directory", FIRST_RESULT.format(store="file:STORE")),

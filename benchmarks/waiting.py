@@ -1,12 +1,13 @@
 """How much memory does a run cost that waits for an event and is evicted?
 
-N runs are started in a process of its own, each with an id of its own, waiting for an event of its own, none kept in memory
-(`max_resident_runs=0`). `run_bytes` is what the process's resident memory grew by, over N, from after the first 1,000 runs
-(so that code, threads and pools are there) to after the last, garbage collected and given back to the system both times.
+N runs are started in a process of its own, each with an id of its own, waiting for an event of its own, none kept in
+memory (`max_resident_runs=0`). `run_bytes` is what the process's resident memory grew by, over N, from after the
+first 1,000 runs (so that code, threads and pools are there) to after the last, garbage collected and given back to
+the system both times.
 
 - In the MemoryStore that includes the records and heads themselves, which live there.
-- In the FileStore it is the index; `reopened_bytes` is the same after opening that store in a fresh process: what a machine
-  with that many waiting runs pays from its next start on.
+- In the FileStore it is the index; `reopened_bytes` is the same after opening that store in a fresh process: what a
+  machine with that many waiting runs pays from its next start on.
 
 Also `per_s`: how many such runs are started, waiting and evicted in a second; `disk_bytes` a run on disk.
 """

@@ -122,6 +122,18 @@ class RecordedSandbox:
     async def list_files(self, box_id: str, path: str, *, recursive: bool = False) -> Sequence[FileInfo]:
         return await (await self._open()).list_files(box_id, path, recursive=recursive)
 
+    async def stat_file(self, box_id: str, path: str) -> FileInfo:
+        return await (await self._open()).stat_file(box_id, path)
+
+    async def make_directory(self, box_id: str, path: str) -> None:
+        await (await self._open()).make_directory(box_id, path)
+
+    async def rename_file(self, box_id: str, path: str, to: str) -> None:
+        await (await self._open()).rename_file(box_id, path, to)
+
+    async def remove_file(self, box_id: str, path: str) -> None:
+        await (await self._open()).remove_file(box_id, path)
+
     async def reap(self) -> int:
         """Delete the boxes whose run is over, or gone, and those whose ttl is past. Returns how many went.
 

@@ -22,12 +22,16 @@ import attrs
 from boxflow.boxes import Box, Boxes, BoxSpec
 from boxflow.codec import ANY, decode_value, encode_loose, return_type
 from boxflow.errors import (
+    BoxFileNotFoundError,
+    BoxPathError,
     ChildFailedError,
     ConfigurationError,
     EncodeError,
     NestedStepError,
     NotDurableError,
     RunEndedError,
+    SandboxError,
+    SandboxUnavailableError,
     StepFailedError,
     StepInterruptedError,
     StepNotRunningError,
@@ -61,6 +65,12 @@ Ts = TypeVarTuple("Ts")
 
 DELETE_RETRY = Retry(attempts=None, delay=1.0, factor=2.0, max_delay=60.0, jitter=0.0)
 """A box is deleted however long its sandbox is away: nothing else may end the run before."""
+
+
+BOX_ERRORS: dict[str, type[SandboxError]] = {
+    kind.__name__: kind for kind in (BoxFileNotFoundError, BoxPathError, SandboxUnavailableError)
+}
+"""Errors of boxes that reach a body as themselves."""
 
 
 @attrs.frozen(kw_only=True)
@@ -508,7 +518,14 @@ class Context:
     async def box_call(self, name: str, fn: Callable[[], Awaitable[T]], *, type: object) -> T:
         """How a `Box` makes a call durable when it is used in the body; not for users."""
         self._enter(name)
-        result = cast(T, await self._internal(name, fn, type=type))
+        try:
+            result = cast(T, await self._internal(name, fn, type=type))
+        except StepFailedError as error:
+            # A missing file is a missing file, in a body as in a step.
+            kind = BOX_ERRORS.get(error.cause_type)
+            if kind is None:
+                raise
+            raise kind(error.cause_message) from error
         if name.endswith(".delete"):
             # Deleted by hand: the end of the run has nothing left to do for it.
             owned = [box_id for box_id, box in self._execution.boxes.items() if f"{box}.delete" == name]

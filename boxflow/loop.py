@@ -60,6 +60,12 @@ MAX_CALLBACKS = 1_000_000
 EVICTION_ROUNDS = 100
 """How often eviction is signalled to a task that goes on waiting."""
 
+RETRIES_A_DRAIN = 1000
+"""How often one of anyio's cancel scopes tries again before it rests until the next outcome, even if it wakes a task each time.
+
+`asyncio.TaskGroup` takes a cancel, finds that its own tasks have not ended, and waits again: the scope would never rest.
+"""
+
 RETRY = "_deliver_cancellation"
 """The method with which anyio's cancel scopes try again, once per iteration of the loop, while they have tasks left."""
 
@@ -111,6 +117,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._retries = 0
         self._fruitless = 0
         self._parked: list[Retry] = []
+        self._tries: dict[object, int] = {}
         self._strays: list[WorkflowHandle] = []
         self._batch: list[tuple[int, list[WorkflowHandle | WorkflowTimer]]] = []
         self._batch_reason: str | None = None
@@ -258,6 +265,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             raise self._spinning(handle)
         if self._batch:
             self._batch = []
+        if self._tries:
+            self._tries = {}
 
     def _spinning(self, handle: WorkflowHandle | WorkflowTimer | None) -> NotDurableError:
         callback = getattr(handle, "callback", None)
@@ -502,7 +511,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         retry.args = ()
         if not retry.wanted:
             return
-        if alone and self._fruitless > self._retries:
+        scope = retry.scope
+        self._tries[scope] = tries = self._tries.get(scope, 0) + 1
+        if (alone and self._fruitless > self._retries) or tries > RETRIES_A_DRAIN:
             retry.args = (retry,)
             self._parked.append(retry)
             return

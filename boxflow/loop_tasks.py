@@ -74,7 +74,7 @@ class Retry(WorkflowHandle):
     :param run: decides whether it is run, or rests
     """
 
-    __slots__ = ("again", "wanted")
+    __slots__ = ("again", "scope", "wanted")
 
     def __init__(
         self,
@@ -86,6 +86,8 @@ class Retry(WorkflowHandle):
         super().__init__(run, (self,), context)
         #: Runs it; it makes a new handle when it wants to run again.
         self.again = partial(callback, *args)
+        #: Whose method it is.
+        self.scope: object = getattr(callback, "__self__", callback)
         self.wanted = True
 
     def cancel(self) -> None:

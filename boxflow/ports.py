@@ -241,7 +241,10 @@ class Process(Protocol):
         ...
 
     def read(self) -> AsyncIterator[tuple[str, bytes]]:
-        """Chunks as `("stdout" | "stderr", bytes)`, until both streams have ended."""
+        """Chunks as `("stdout" | "stderr", bytes)`, until both streams have ended.
+
+        It ends shortly after the process itself has, even when something that the process left behind holds a stream.
+        """
         ...
 
     async def wait(self) -> int:
@@ -249,7 +252,12 @@ class Process(Protocol):
         ...
 
     async def kill(self) -> None:
-        """End it and everything it started. Returns when all of it is gone; no error when it already is."""
+        """End it and everything it started. Returns when all of it is gone; no error when it already is.
+
+        Cancelling the caller does not stop the killing.
+
+        :raises SandboxError: something of it cannot be ended
+        """
         ...
 
 
@@ -320,4 +328,20 @@ class Sandbox(Protocol):
 
     async def list_files(self, box_id: str, path: str, *, recursive: bool = False) -> Sequence[FileInfo]:
         """Entries of a directory, sorted by path. Symbolic links are listed, not followed."""
+        ...
+
+    async def stat_file(self, box_id: str, path: str) -> FileInfo:
+        """What *path* is; a link is described, not followed. :raises BoxFileNotFoundError: nothing is there."""
+        ...
+
+    async def make_directory(self, box_id: str, path: str) -> None:
+        """Make the directory and those above it. One that is already there is no error."""
+        ...
+
+    async def rename_file(self, box_id: str, path: str, to: str) -> None:
+        """Move a file or directory, replacing a file. :raises BoxFileNotFoundError: nothing is at *path*"""
+        ...
+
+    async def remove_file(self, box_id: str, path: str) -> None:
+        """Remove a file or a whole directory. :raises BoxFileNotFoundError: nothing is there"""
         ...

@@ -3,37 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 from boxflow.boxes.calls import call
-from boxflow.errors import SandboxError
 from boxflow.ports import FileInfo, Sandbox
 
 T = TypeVar("T")
-
-
-@runtime_checkable
-class FileTree(Protocol):
-    """What a sandbox offers to change a box's file tree, beside reading and writing whole files.
-
-    Paths are as everywhere in `Sandbox`: none leads out of the box (`BoxPathError`).
-    """
-
-    async def stat_file(self, box_id: str, path: str) -> FileInfo:
-        """What *path* is; a link is described, not followed. :raises BoxFileNotFoundError: nothing is there."""
-        ...
-
-    async def make_directory(self, box_id: str, path: str) -> None:
-        """Make the directory and those above it. One that is already there is no error."""
-        ...
-
-    async def rename_file(self, box_id: str, path: str, to: str) -> None:
-        """Move a file or directory, replacing a file. :raises BoxFileNotFoundError: nothing is at *path*"""
-        ...
-
-    async def remove_file(self, box_id: str, path: str) -> None:
-        """Remove a file or a whole directory. :raises BoxFileNotFoundError: nothing is there"""
-        ...
 
 
 class Files:
@@ -87,24 +62,19 @@ class Files:
 
     async def stat(self, path: str) -> FileInfo:
         """What *path* is: its kind, size, mode and time. A symbolic link is described, not followed."""
-        return await self._call("stat", lambda: self._tree().stat_file(self._box_id, path), type=FileInfo)
+        return await self._call("stat", lambda: self._sandbox.stat_file(self._box_id, path), type=FileInfo)
 
     async def mkdir(self, path: str) -> None:
         """Make a directory and those above it. One that is already there is no error."""
-        await self._call("mkdir", lambda: self._tree().make_directory(self._box_id, path), type=type(None))
+        await self._call("mkdir", lambda: self._sandbox.make_directory(self._box_id, path), type=type(None))
 
     async def rename(self, path: str, to: str) -> None:
         """Move a file or directory, making the directories above its new place and replacing a file there."""
-        await self._call("rename", lambda: self._tree().rename_file(self._box_id, path, to), type=type(None))
+        await self._call("rename", lambda: self._sandbox.rename_file(self._box_id, path, to), type=type(None))
 
     async def remove(self, path: str) -> None:
         """Remove a file, a symbolic link, or a directory with all that is in it."""
-        await self._call("remove", lambda: self._tree().remove_file(self._box_id, path), type=type(None))
-
-    def _tree(self) -> FileTree:
-        if isinstance(self._sandbox, FileTree):
-            return self._sandbox
-        raise SandboxError(f"{type(self._sandbox).__name__} cannot change its file trees; use `box.exec.command`")
+        await self._call("remove", lambda: self._sandbox.remove_file(self._box_id, path), type=type(None))
 
     async def _call(self, verb: str, fn: Callable[[], Awaitable[T]], *, type: object) -> T:
         return await call(f"{self._name}.files.{verb}", fn, type=type)

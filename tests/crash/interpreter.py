@@ -83,6 +83,11 @@ class Body:
         self._trace.append(f"{path} gave {value}")
         return value
 
+    def _note(self, path: str, seen: object, result: str) -> str:
+        # What depends on who was first is seen by the body, the same on replay, and is no part of its result.
+        self._trace.append(f"{path} saw {seen}")
+        return result
+
     def _all(self, parts: tuple[Node, ...], path: str) -> list[Coroutine[Any, Any, Any]]:
         return [self.walk(part, f"{path}.{number}") for number, part in enumerate(parts)]
 
@@ -96,14 +101,14 @@ class Body:
             case plans.Sleep():
                 return await ctx.sleep("nap", node.delay_s)
             case plans.Event():
-                return await ctx.wait_for_event(f"await {node.event_id}", node.event_id, timeout=node.timeout_s)
+                name = f"await {node.event_id}"
+                return self._note(path, await ctx.wait_for_event(name, node.event_id, timeout=node.timeout_s), "event")
             case plans.Hook():
                 hook = await ctx.create_webhook(node.name)
                 call = await ctx.wait_for_webhook(f"call of {node.name}", hook, timeout=node.timeout_s)
-                return call.json()
+                return self._note(path, call.json(), "call")
             case plans.Notify():
-                # The answer depends on who waits just then, and is recorded: it is the same on replay.
-                return str(await ctx.notify("tell", node.event_id, {"id": f"{ctx.run_id}{path}"}))
+                return self._note(path, await ctx.notify("tell", node.event_id, {"id": f"{ctx.run_id}{path}"}), "told")
             case plans.Patched():
                 is_new = ctx.patched(node.change_id)
                 self._trace.append(f"{path} patched {is_new}")

@@ -1,4 +1,4 @@
-"""How are time, processor time and memory measured? A stopwatch over this process and its children; RSS from /proc."""
+"""How are time, processor time and memory measured? A stopwatch over this process and its children; RSS on Linux."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import contextlib
 import ctypes
 import ctypes.util
 import gc
+import math
 import os
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -41,7 +41,8 @@ class Stopwatch:
     ) -> None:
         self.wall_s = time.perf_counter() - self._wall
         self.cpu_s = _own_cpu_s() - self._cpu
-        self.noise = max(_machine_cpu_s() - self._machine - self.cpu_s, 0.0) / self.wall_s
+        others_s = _machine_cpu_s() - self._machine - self.cpu_s
+        self.noise = others_s if math.isnan(others_s) else max(others_s, 0.0) / self.wall_s
 
     def sample(self, operations: int, **more: float) -> Sample:
         """Rate, processor time for each operation, and what else was measured."""
@@ -49,9 +50,10 @@ class Stopwatch:
             "per_s": operations / self.wall_s,
             "cpu_us": self.cpu_s / operations * 1e6,
             "wall_s": self.wall_s,
-            "noise": self.noise,
             **more,
         }
+        if not math.isnan(self.noise):
+            values["noise"] = self.noise
         return Sample(operations=operations, values=values)
 
 
@@ -82,12 +84,10 @@ def quantiles_ms(seconds: Sequence[float], prefix: str = "") -> dict[str, float]
 def rss_bytes() -> int:
     """Resident memory of this process, after what is garbage has been given back to the system."""
     gc.collect()
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(ctypes.util.find_library("c")).malloc_trim(0)
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # elsewhere only the peak is known
+    with contextlib.suppress(OSError, AttributeError):  # glibc has it, others do not
+        ctypes.CDLL(ctypes.util.find_library("c")).malloc_trim(0)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def drop_from_page_cache(root: Path) -> None:

@@ -118,7 +118,7 @@ def spread(values: Sequence[float]) -> Measured:
 def is_quiet(programs: Iterable[ProgramReport]) -> bool:
     """Whether the machine was ours while it was measured."""
     subjects = [subject for program in programs for subject in program.subjects.values()]
-    return all(subject.measures["noise"].median <= QUIET for subject in subjects if "noise" in subject.measures)
+    return all("noise" in one.measures and one.measures["noise"].median <= QUIET for one in subjects)
 
 
 # --- as text -------------------------------------------------------------------------------------------------------
@@ -131,9 +131,10 @@ def as_markdown(report: Report, programs: Sequence[Program]) -> str:
     lines = [
         f"# Measured {machine.measured_at}",
         "",
-        f"{machine.processors} × {machine.processor}, {machine.memory_gib:g} GiB, {machine.file_system}, {machine.system}, "
-        f"{machine.python} ({machine.loop}), {packages}. Size `{report.size}`, {report.rounds} rounds: medians, least to most "
-        "in brackets. *noise* is how many processors others kept busy meanwhile.",
+        f"{machine.processors} × {machine.processor}, {machine.memory_gib:g} GiB, {machine.file_system},",
+        f"{machine.system}, {machine.python} ({machine.loop}), {packages}.",
+        f"Size `{report.size}`, {report.rounds} rounds: medians, least to most in brackets.",
+        "*noise* is how many processors others kept busy meanwhile.",
         "",
     ]
     if not report.quiet:

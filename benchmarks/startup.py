@@ -18,6 +18,9 @@ from pathlib import Path
 from benchmarks.measuring import Stopwatch
 from benchmarks.model import Program, Sample, Subject, Target, counts
 
+PACKAGES = "asyncio, anyio, attrs, msgspec"
+"""What boxflow itself imports."""
+
 IMPORT = """
 import time
 begun = time.perf_counter()
@@ -82,11 +85,7 @@ PROGRAM = Program(
         for name, what, program in (
             ("pass", "floor: python -c pass", "pass"),
             ("asyncio", "floor: import asyncio", IMPORT.format(module="asyncio")),
-            (
-                "msgspec_anyio",
-                "floor: import asyncio, msgspec, attrs, anyio",
-                IMPORT.format(module="asyncio, msgspec, attrs, anyio"),
-            ),
+            ("packages", f"floor: import {PACKAGES}", IMPORT.format(module=PACKAGES)),
             ("import", "import boxflow", IMPORT.format(module="boxflow")),
             ("first_memory", "first result, MemoryStore", FIRST_RESULT.format(store="memory:")),
             ("first_file", "first result, FileStore, new directory", FIRST_RESULT.format(store="file:STORE")),

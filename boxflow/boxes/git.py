@@ -42,6 +42,29 @@ git add --intent-to-add -- . >/dev/null
 git diff --no-color --no-ext-diff --binary "$base" -- "$@"
 """
 
+# A step of a body may run twice, with the first try cut off anywhere, or even still at work. So what is half done lies
+# aside, and the repository appears by one rename; the files follow from it. $1 is the url, $2 the place, then options.
+_CLONE = """\
+set -e
+url=$1 to=$2; shift 2
+mine() { git --git-dir="$to/.git" config --get "boxflow.$1" 2>/dev/null || true; }
+if [ "$(mine clonedFrom)" != "$url" ]; then
+    rm -rf "$to"/.boxflow-clone.*
+    # Where something else is, git says so itself.
+    if [ -n "$(ls -A "$to" 2>/dev/null)" ]; then exec git clone "$@" -- "$url" "$to"; fi
+    mkdir -p "$to"
+    half=$(mktemp -d "$to/.boxflow-clone.XXXXXX")
+    trap 'rm -rf "$half"; rmdir "$to" 2>/dev/null || true' EXIT
+    git clone --no-checkout --config "boxflow.clonedFrom=$url" "$@" -- "$url" "$half/it"
+    mv "$half/it/.git" "$to/.git"
+    rm -rf "$half"
+fi
+if [ "$(mine checkedOut)" != yes ]; then
+    if git -C "$to" rev-parse --quiet --verify HEAD >/dev/null; then git -C "$to" reset --quiet --hard; fi
+    git -C "$to" config boxflow.checkedOut yes
+fi
+"""
+
 _STATUS = ("git", "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all")
 
 
@@ -103,16 +126,18 @@ class Git:
     ) -> None:
         """Clone *url* into the box's working directory, which must be empty, or into *path* below it.
 
+        Doing it again changes nothing: where the clone of this *url* is, it stays as it is.
+
         :param branch: a branch or tag to check out, instead of the default branch
         :param depth: how many commits of history to fetch, instead of all
         """
         # No hard links: a clone from a directory of this machine would share its object files with the original.
-        argv = ["git", "clone", "--quiet", "--no-hardlinks"]
+        argv = ["sh", "-c", _CLONE, "git clone", url, "." if path is None else path, "--quiet", "--no-hardlinks"]
         if branch is not None:
             argv.append(f"--branch={branch}")
         if depth is not None:
             argv.append(f"--depth={depth}")
-        await self._git("clone", [*argv, "--", url, "." if path is None else path], timeout=timeout)
+        await self._git("clone", argv, timeout=timeout)
 
     async def diff(
         self, base: str = "HEAD", *, files: Sequence[str] = (), path: str | None = None, timeout: Duration | None = None

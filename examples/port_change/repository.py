@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 README = """\
@@ -96,6 +97,18 @@ def make_repository(directory: Path) -> str:
     return _git(directory, "rev-parse", "main")
 
 
+def make_branch(directory: Path, branch: str, start: str, patches: Mapping[str, str]) -> None:
+    """Make or replace *branch*: a commit for each patch on top of *start*. Touches no working tree."""
+    index = directory / ".git" / f"index-of-{branch}"
+    _git(directory, "read-tree", start, index=index)
+    commit = start
+    for message, patch in patches.items():
+        _git(directory, "apply", "--cached", "-", index=index, text=patch)
+        tree = _git(directory, "write-tree", index=index)
+        commit = _git(directory, "commit-tree", tree, "-p", commit, "-m", message, date="2026-01-04T12:00:00Z")
+    _git(directory, "update-ref", f"refs/heads/{branch}", commit)
+
+
 def tree_of(directory: Path, branch: str) -> str:
     """What the branch holds, as git's hash of all of it: the same for the same files, whoever committed them when."""
     return _git(directory, "rev-parse", f"{branch}^{{tree}}")
@@ -111,12 +124,17 @@ def _commit(directory: Path, message: str, *, day: int) -> None:
     _git(directory, "commit", "--quiet", f"--message={message}", date=f"2026-01-0{day}T12:00:00Z")
 
 
-def _git(directory: Path, *args: str, date: str = "2026-01-01T12:00:00Z") -> str:
+def _git(
+    directory: Path, *args: str, date: str = "2026-01-01T12:00:00Z", index: Path | None = None, text: str | None = None
+) -> str:
     person = {"NAME": "Ada Example", "EMAIL": "ada@example.org", "DATE": date}
-    who = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in person.items()}
+    environment = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in person.items()}
     # Whatever the user's own git is set to (signing, hooks, another default branch) stays out of it.
-    alone = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+    environment |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+    if index is not None:
+        environment["GIT_INDEX_FILE"] = str(index)
+    environment = {**os.environ, **environment}
     done = subprocess.run(
-        ["git", *args], cwd=directory, env={**os.environ, **alone, **who}, check=True, capture_output=True, text=True
+        ["git", *args], cwd=directory, env=environment, input=text, check=True, capture_output=True, text=True
     )
     return done.stdout.strip()

@@ -26,8 +26,6 @@ WORDS = {
     "exec.command": "agent started",
     "agent": "agent has called its webhook",
     "git.diff": "diff taken",
-    "git.exec": "git",
-    "git.commit": "committed",
     "delete": "done, box deleted",
 }
 
@@ -65,7 +63,9 @@ class Board:
         box, _, call = outcome.name.partition(".")
         if outcome.kind == "webhook_arrived":
             box, call = run_id.partition("port-")[2].partition("#")[0], outcome.name
-        if box not in (*LANGUAGES, "publish") or not call:
+        if outcome.name == "publish":
+            return self._published(run_id, outcome)
+        if box not in LANGUAGES or not call:
             return None
         row = self.rows.setdefault((run_id, box), Row(box + (" (again)" if "#" in run_id else "")))
         row.words = WORDS.get(call, call)
@@ -74,6 +74,11 @@ class Board:
         if call == "delete":
             row.took_s = time.monotonic() - row.since
         return f"{row.name}: {row.words}"
+
+    def _published(self, run_id: str, outcome: Outcome) -> str:
+        words = "branch made" if outcome.kind == "step_done" else outcome.kind
+        self.rows[run_id, "publish"] = Row("publish", words, took_s=0.0)
+        return f"publish: {words}"
 
     def hear(self, box: str, words: str) -> None:
         """Learn what an agent says about itself."""

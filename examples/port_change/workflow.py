@@ -9,6 +9,8 @@ from pathlib import Path
 
 from boxflow import Box, Context, workflow
 
+from examples.port_change.repository import make_branch
+
 LANGUAGES = ("go", "typescript", "ruby")
 PYTHON = shlex.quote(sys.executable)
 AGENT = Path(__file__).with_name("agent.py").read_text(encoding="utf-8")
@@ -70,7 +72,7 @@ async def port_everywhere(ctx: Context, change: Change) -> Ported:
         jobs = [Port(change, language, verdict.feedback) for language in LANGUAGES]
         patches = await asyncio.gather(*(ctx.invoke(f"port-{job.language}", port_to, job) for job in jobs))
         verdict = await ctx.wait_for_event("review", review_id(ctx.run_id, rounds), type=Verdict, timeout="3d")
-    branch = await publish(ctx, change, patches)
+    branch = await ctx.run("publish", publish, change, patches)
     return Ported(patches, branch, rounds)
 
 
@@ -81,17 +83,10 @@ async def start_agent(box: Box, job: Port, webhook_url: str) -> None:
     await box.exec.command(f'nohup {PYTHON} "$PWD/agent.py" >agent.log 2>&1 </dev/null &', check=True)
 
 
-async def publish(ctx: Context, change: Change, patches: list[Patch]) -> str:
-    """Push one commit for each language to a branch of its own, from a fresh clone. Doing it twice changes nothing."""
+def publish(change: Change, patches: list[Patch]) -> str:
+    """Make a branch with a commit for each language. Done twice it is the same branch, as a step must be."""
     branch = f"port-{change.commit[:8]}"
-    async with ctx.box("publish") as box:
-        await box.git.clone(change.repository, "sdk")
-        await box.git.exec("checkout", "-B", branch, change.commit, path="sdk")
-        for patch in patches:
-            await box.files.write("patch.diff", patch.diff)
-            await box.git.exec("apply", "../patch.diff", path="sdk")
-            await box.git.commit(patch.summary, author="Port Agent <agent@example.org>", path="sdk")
-        await box.git.exec("push", "--quiet", "--force", "origin", f"HEAD:refs/heads/{branch}", path="sdk")
+    make_branch(Path(change.repository), branch, change.commit, {patch.summary: patch.diff for patch in patches})
     return branch
 
 

@@ -73,6 +73,10 @@ BOX_ERRORS: dict[str, type[SandboxError]] = {
 """Errors of boxes that reach a body as themselves."""
 
 
+MAX_REFUSALS = 1000
+"""How often a body that is thrown out of memory is told so at its calls, before it is left waiting instead."""
+
+
 @attrs.frozen(kw_only=True)
 class StepInfo:
     """What a step may know about itself.
@@ -160,6 +164,7 @@ class Context:
         self.boxes: Boxes = services.boxes
         self._execution = execution
         self._services = services
+        self._refusals = 0
 
     def __repr__(self) -> str:
         return f"<Context of run {self.run_id!r}>"
@@ -247,7 +252,10 @@ class Context:
         if _get_running_loop() is not execution.loop:
             raise self._misplaced(name)
         if execution.loop.evicting:
-            raise Evicted
+            self._refusals += 1
+            if self._refusals <= MAX_REFUSALS:
+                raise Evicted
+            return  # The body catches everything and calls again: let it wait, so that it can be thrown away there.
         if execution.closed:
             raise RunEndedError(
                 f"{name!r} was called after run {self.run_id!r} had ended; await every task in the body"

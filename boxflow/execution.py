@@ -80,6 +80,8 @@ class Execution:
         self.given_up: list[Operation] = []
         #: Steps that wait for their next attempt.
         self.retrying: dict[StepCall, None] = {}
+        #: Rebuilt after its body had come to rest behind the last outcome: what runs up to there is no news.
+        self.settled = False
         #: Outcomes that must be recorded with the next append: answers of `patched`.
         self.markers: list[str] = []
         #: Boxes that must be deleted before the run ends: id and name.
@@ -174,7 +176,7 @@ class Execution:
 
     def replayed(self) -> None:
         """The journal is delivered: from here on the run is live."""
-        self.replaying = False
+        self.replaying = self.settled = False
         self._undelivered = 0
         self.issued = list(self.journal.pending.values())
         self.given_up.clear()
@@ -292,7 +294,7 @@ class Execution:
         """Answer `Context.patched`: True where the journal says so or the run is live, and the same ever after."""
         known = self._patches.get(change_id)
         if known is None:
-            known = self._patches[change_id] = self._undelivered == 0
+            known = self._patches[change_id] = self._undelivered == 0 and not self.settled
             if known:
                 self.markers.append(change_id)
         return known

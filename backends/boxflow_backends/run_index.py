@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Generic, TypeVar
 
@@ -84,8 +84,8 @@ class _Keyed(Generic[T]):
             return ()
         return list(found) if isinstance(found, _Several) else (found,)
 
-    def keys(self) -> Iterable[str | int]:
-        return self._runs.keys()
+    def keys_where(self, holds: Callable[[str | int], bool]) -> list[str | int]:
+        return [key for key in self._runs if holds(key)]
 
 
 def _age(run: IndexedRun[T]) -> tuple[float, str]:
@@ -216,7 +216,7 @@ class RunIndex(Generic[T]):
             return self._children.get(query.parent)
         if query.due_before is not None:
             last = int(query.due_before // _BUCKET_S)
-            buckets = [key for key in self._due.keys() if isinstance(key, int) and key <= last]
+            buckets = self._due.keys_where(lambda key: isinstance(key, int) and key <= last)
             return chain.from_iterable(self._due.get(key) for key in buckets)
         if query.statuses is not None and query.statuses <= _RARE:
             return list(chain.from_iterable(self._rare[status] for status in query.statuses))

@@ -105,10 +105,29 @@ async def test_git_says_why_it_refuses(tmp_path: Path, origin: Path) -> None:
         with pytest.raises(CommandFailedError, match=r"nothing to commit|exited with 1"):
             await box.git.commit("nothing", author=AUTHOR)
         with pytest.raises(CommandFailedError, match="not an empty directory"):
-            await box.git.clone(str(origin))
+            await box.git.clone(f"file://{origin}")
         with pytest.raises(ValueError, match="must look like"):
             await box.git.commit("x", author="nobody")
         assert (await box.git.exec("rev-parse", "nonsense", check=False)).exit_code == 128
+
+
+@pytest.mark.parametrize("place", [None, "repo"])
+async def test_a_clone_that_was_cut_off_is_finished_and_a_whole_one_stays(
+    tmp_path: Path, origin: Path, place: str | None
+) -> None:
+    async with Boxes(LocalSandbox(tmp_path / "root")) as boxes, boxes.create() as box:
+        inside = place or "."
+        await box.files.write(f"{inside}/.boxflow-clone.123456/it/.git/HEAD", "half")
+        await box.git.clone(str(origin), place)
+        assert (await box.git.status(path=inside)).clean
+        # As if the crash had come between the repository and its files.
+        await box.git.exec("config", "--unset", "boxflow.checkedOut", path=inside)
+        await box.files.remove(f"{inside}/f")
+        await box.git.clone(str(origin), place)
+        assert await box.files.read(f"{inside}/f") == "one\n"
+        await box.files.write(f"{inside}/f", "mine")
+        await box.git.clone(str(origin), place)
+        assert await box.files.read(f"{inside}/f") == "mine"
 
 
 async def test_git_does_not_ask_for_a_password(tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from boxflow_backends.file_store import FileStore
-from boxflow_backends.file_store.writer import Durability
-from boxflow_backends.memory_store import MemoryStore
 
 from boxflow.ports import Store
 from boxflow.testing import StoreContract
+from boxflow_backends.file_store import FileStore
+from boxflow_backends.file_store.writer import Durability
+from boxflow_backends.memory_store import MemoryStore
 
 
 class TestMemoryStore(StoreContract):

@@ -1,9 +1,9 @@
 """A disk in memory that can lose power: it keeps apart what was written and what was made durable.
 
 The model is as unkind as the documents allow. What a file was given since its last sync may survive in any part: every
-write whole, torn at any byte, missing (with zeros where a later write survived behind it). A name made, changed or removed
-since the last sync of its directory may or may not be so, each on its own. A sync that fails takes the data for clean: no
-later sync makes it durable (as Linux does since fsyncgate).
+write whole, torn at any byte, missing (with zeros where a later write survived behind it). A name made, changed or
+removed since the last sync of its directory may or may not be so, each on its own. A sync that fails takes the data for
+clean: no later sync makes it durable (as Linux does).
 """
 
 from __future__ import annotations

@@ -17,13 +17,13 @@ from typing import Any, TypeAlias
 import attrs
 import msgspec
 import pytest
-from boxflow_backends.file_store import FileStore
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from boxflow.errors import StoreError, StoreFailedError
 from boxflow.model import Blob, Change, Delete, Head, Item, Put, RunRecord, RunStatus, StepDone
-from boxflow.ports import RunQuery
+from boxflow.ports import Fence, RunQuery
+from boxflow_backends.file_store import FileStore
 from tests.crash.simulated_disk import Fault, Loss, SimulatedDisk
 
 ROOT = Path("/disk/state")
@@ -200,7 +200,8 @@ async def prepared(
             fence = await store.claim(run_id, "engine")
             length = len(run["journal"])
             done = [
-                StepDone(seq=length + 1 + n, at=1.0, name="s", value=msgspec.Raw(b'"some text"')) for n in range(outcomes)
+                StepDone(seq=length + 1 + n, at=1.0, name="s", value=msgspec.Raw(b'"some text"'))
+                for n in range(outcomes)
             ]
             changes: list[Change] = [] if item is None else [Put(Item(collection="c", key=item, run_id=run_id))]
             head = Head(status=status, length=length + outcomes)
@@ -209,19 +210,18 @@ async def prepared(
             for key in [key for key in played.blobs if key[0] == run_id]:
                 del played.blobs[key]
             return asyncio.ensure_future(store.delete_run(run_id))
-        case ChangeItems(put, delete):
-            changes = [Put(Item(collection="c", key=put)), Delete("c", delete)]
-            if put == delete:
-                changes.reverse()
-            return asyncio.ensure_future(store.change_items(changes))
+        case ChangeItems(added, removed):
+            return asyncio.ensure_future(
+                store.change_items([Delete("c", removed), Put(Item(collection="c", key=added))])
+            )
         case PutBlob(run_id, data):
             if run_id not in content["runs"]:
                 return None
 
-            async def put() -> None:
+            async def put_blob() -> None:
                 played.blobs[run_id, await store.put_blob(run_id, data)] = data
 
-            return asyncio.ensure_future(put())
+            return asyncio.ensure_future(put_blob())
         case Compact():
             return asyncio.ensure_future(store.compact())
         case Reopen():
@@ -378,7 +378,7 @@ async def test_a_full_disk_is_named_and_refuses_all_who_wait() -> None:
     disk = SimulatedDisk()
     store = FileStore(ROOT, disk=disk)
     async with store:
-        fences = []
+        fences: list[Fence] = []
         for number in range(10):
             record = RunRecord(run_id=f"r{number}", workflow="w", created_at=1.0, start_at=1.0)
             await store.create_run(record, Head())

@@ -137,7 +137,7 @@ def _leftovers(disk: Disk, root: Path, kind: Kind, state: State) -> Iterator[Pat
 
 
 def _number(name: str) -> int | None:
-    stem = name.split(".")[0]
+    stem = name.partition(".")[0]
     return int(stem) if stem.isdecimal() else None
 
 
@@ -145,10 +145,8 @@ def _read_checkpoint(disk: Disk, root: Path, number: int, found: Recovered) -> N
     path = file_path(root, Kind.CHECKPOINT, number)
     state = found.state
     state.covered = number
-    count = 0
     ended = False
-    for offset, line in checked_lines(disk, path):
-        count += 1
+    for count, (offset, line) in enumerate(checked_lines(disk, path), start=1):
         match line.op:
             case "checkpoint":
                 found.epoch = line.epoch

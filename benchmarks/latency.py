@@ -44,9 +44,9 @@ def measure(store_name: str, evicted: bool, operations: int, directory: Path) ->
         async with Engine([wait], store=store, max_resident_runs=limit) as engine:
             runs = [await engine.start(wait, number) for number in range(operations + warm_up)]
             for one in runs:
-                while (stored := await engine.find(one.id)) is None or not stored.head.waiting:
+                while (stored := await engine._hub.find(one.id)) is None or not stored.head.waiting:
                     await asyncio.sleep(0.001)
-                while evicted and engine.resident(one.id) is not None:
+                while evicted and engine._hub.resident(one.id) is not None:
                     await asyncio.sleep(0.001)
             for number in range(warm_up):
                 await engine.notify(f"go-{number}")

@@ -42,10 +42,17 @@ def one(program: str, subject: str, operations: int, directory: Path) -> Sample:
     """One sample, by a process of its own, in an empty directory that is removed."""
     scratch = Path(mkdtemp(prefix=f"{program}-", dir=directory))
     paths = [str(ROOT), str(ROOT / "backends"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        # Compiled once, as in an installed package, even where the environment forbids it in the checkout.
+        "PYTHONPYCACHEPREFIX": str(directory / "bytecode"),
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
     try:
         answer = subprocess.run(
             [sys.executable, "-m", "benchmarks.child", program, subject, str(operations), str(scratch)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env=environment,
             stdout=subprocess.PIPE,
             text=True,
             timeout=SAMPLE_TIMEOUT_S,

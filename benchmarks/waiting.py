@@ -41,9 +41,9 @@ async def start(engine: Engine, begin: int, end: int) -> None:
         ids = [f"run-{number:08d}" for number in range(first, min(first + AT_ONCE, end))]
         await asyncio.gather(*(engine.start(wait, int(run_id[4:]), run_id=run_id) for run_id in ids))
         for run_id in ids:
-            while (stored := await engine.find(run_id)) is None or not stored.head.waiting:
+            while (stored := await engine._hub.find(run_id)) is None or not stored.head.waiting:
                 await asyncio.sleep(0.002)
-            while engine.resident(run_id) is not None:
+            while engine._hub.resident(run_id) is not None:
                 await asyncio.sleep(0.002)
 
 

@@ -25,6 +25,7 @@ from boxflow.engine import Engine
 from boxflow.errors import (
     BoxflowError,
     ConfigurationError,
+    EncodeError,
     EventsFullError,
     PayloadTooLargeError,
     RunEndedError,
@@ -44,6 +45,7 @@ STATUS_OF: dict[type[BoxflowError], tuple[int, str]] = {
     RunEndedError: (410, "Run is over"),
     PayloadTooLargeError: (413, "Body too large"),
     ConfigurationError: (422, "Bad request"),
+    EncodeError: (422, "Data cannot be kept"),
     EventsFullError: (429, "Too many kept events"),
     StoreError: (503, "Store is not available"),
 }
@@ -69,7 +71,7 @@ def routes(engine: Engine, *, max_body_bytes: int = MAX_BODY_BYTES) -> list[Base
     async def event(request: Request) -> Response:
         body = await _read(request, max_body_bytes)
         try:
-            data = json.loads(body) if body else None
+            data = _json(body) if body else None
         except (ValueError, RecursionError) as error:
             return problem(400, "Body is not JSON", f"the event's body must be JSON, or empty: {error}")
         run_id = request.query_params.get("run_id")
@@ -101,6 +103,18 @@ def problem(status: int, title: str, detail: str) -> JSONResponse:
     """An error body as RFC 9457 has it."""
     content = {"title": title, "status": status, "detail": detail}
     return JSONResponse(content, status_code=status, media_type="application/problem+json")
+
+
+def _json(body: bytes) -> Any:
+    """*body* as JSON of RFC 8259: in UTF-8, and without the NaN and Infinity that Python reads too.
+
+    :raises ValueError: it is something else
+    """
+    return json.loads(body.decode("utf-8-sig"), parse_constant=_no_json)
+
+
+def _no_json(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _answer(notified: Notified) -> JSONResponse:

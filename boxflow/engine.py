@@ -1,80 +1,27 @@
-"""Who owns a store and a sandbox, and drives runs? `Engine`, an async context manager to embed in any asyncio app.
-
-The engine is the hub between its parts, each of which answers one question:
-
-    residents.py    which runs are in memory?          runner.py      how does one of them go on?
-    mailroom.py     how does mail find its wait?       steps.py       how is a step run?
-    children.py     how do runs find their children?   steering.py    how is a run cancelled, resumed, forked?
-    timekeeper.py   what is due when?                  box_keeper.py  which boxes must go?
-"""
+"""Who owns a store and a sandbox, and drives runs? `Engine`, an async context manager to embed in any asyncio app."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import contextvars
-import logging
-import os
-import random
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast, overload
+from typing import Any, Self, cast, overload
 
-import anyio
-import msgspec
-
-from boxflow.box_keeper import RecordedSandbox, box_id_for
-from boxflow.boxes import Box, Boxes, BoxSpec
-from boxflow.children import Children
-from boxflow.codec import decode_value, encode_loose, encode_value
+from boxflow.boxes import Boxes
+from boxflow.codec import encode_loose, encode_value
 from boxflow.errors import (
-    BoxflowError,
     ConfigurationError,
     RunNotFoundError,
-    RunStateError,
-    StoreClosedError,
-    StoreFailedError,
     WebhookTokenError,
 )
-from boxflow.execution import Execution
-from boxflow.journal import ChildCall, MailWait, Operation, StepCall
-from boxflow.mail import Notified, Webhook, WebhookRequest, make_token, read_token
-from boxflow.mailroom import Mailroom
+from boxflow.hub import Hub
+from boxflow.mail import Notified, WebhookRequest, read_token
 from boxflow.model import (
-    Change,
     Duration,
-    Head,
-    Item,
-    Outcome,
-    Put,
-    RunRecord,
     RunStatus,
-    Value,
-    seconds,
 )
-from boxflow.monitor import BlockingMonitor
-from boxflow.plugins import resolve_store
-from boxflow.ports import Clock, RunQuery, Sandbox, Store, StoredRun
-from boxflow.registry import Registry
-from boxflow.residents import Residents
-from boxflow.runner import Runner
+from boxflow.ports import Clock, RunQuery, Sandbox, Store
 from boxflow.runs import Run
-from boxflow.steering import Steering
-from boxflow.steps import Raised, Returned, attempt
-from boxflow.timekeeper import SystemClock, Timekeeper
-from boxflow.web import Response, request
 from boxflow.workflow import I, O, Workflow, encode_payload
-
-T = TypeVar("T")
-
-log = logging.getLogger("boxflow")
-
-SETTINGS = "settings"
-"""The collection of what an engine remembers about itself: its id, its secret."""
-
-HOUSEKEEPING_S = 60.0
-"""How often boxes past their ttl and expired events are looked for."""
 
 MAX_ID_CHARS = 400
 """Ids of runs and events: long enough for children of children, short enough for an index and a URL."""
@@ -114,38 +61,30 @@ class Engine:
         max_kept_events: int = 100_000,
         blocking_limit: Duration | None = 0.1,
     ) -> None:
-        if max_resident_runs < 0:
-            raise ConfigurationError(f"max_resident_runs={max_resident_runs} must not be negative")
-        if max_concurrent_steps < 1:
-            raise ConfigurationError(f"max_concurrent_steps={max_concurrent_steps} must be at least 1")
-        self._registry = Registry(workflows)
-        self.store: Store = resolve_store(store)
-        self.clock: Clock = clock or SystemClock()
-        self.max_payload_bytes = max_payload_bytes
-        self.base_url = (base_url or "").rstrip("/")
-        self._secret = secret.encode() if isinstance(secret, str) else secret
-        self._sandbox = RecordedSandbox(sandbox, self.store, self.clock)
-        #: Boxes without a workflow; in a body, use `ctx.box`.
-        self.boxes = Boxes(self._sandbox)
-        self.owner = os.urandom(8).hex()
-        self._mailroom = Mailroom(self, keep_s=seconds(keep_events), max_kept=max_kept_events)
-        self._timekeeper = Timekeeper(self.clock, self._ring)
-        self._residents = Residents(self, limit=max_resident_runs)
-        self._children = Children(self)
-        self._steering = Steering(self, self._mailroom)
-        self._monitor = None if blocking_limit is None else BlockingMonitor(seconds(blocking_limit))
-        self._slots = asyncio.Semaphore(max_concurrent_steps)
-        self._threads = anyio.CapacityLimiter(max_concurrent_steps)
-        self._jitter = random.Random()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._followers: dict[str, set[asyncio.Event]] = {}
-        self._ending: dict[str, set[asyncio.Event]] = {}
-        self._context = contextvars.Context()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._broken: BaseException | None = None
-        self._stack = contextlib.AsyncExitStack()
+        self._hub = Hub(
+            workflows,
+            store=store,
+            sandbox=sandbox,
+            base_url=base_url,
+            secret=secret,
+            clock=clock,
+            max_resident_runs=max_resident_runs,
+            max_concurrent_steps=max_concurrent_steps,
+            max_payload_bytes=max_payload_bytes,
+            keep_events=keep_events,
+            max_kept_events=max_kept_events,
+            blocking_limit=blocking_limit,
+        )
 
-    # --- life --------------------------------------------------------------------------------------------------------
+    @property
+    def store(self) -> Store:
+        """The store, for what reads it beside the engine."""
+        return self._hub.store
+
+    @property
+    def boxes(self) -> Boxes:
+        """Boxes without a workflow; in a body, use `ctx.box`."""
+        return self._hub.boxes
 
     async def __aenter__(self) -> Self:
         """Open the store, and go on with every run that has something to do.
@@ -153,123 +92,14 @@ class Engine:
         :raises StoreLockedError: another process owns the store
         :raises RuntimeError: the engine was entered before; an engine is used once
         """
-        if self._loop is not None:
-            raise RuntimeError("this engine was entered before; make a new Engine for another `async with`")
-        self._loop = asyncio.get_running_loop()
-        self._context = contextvars.copy_context()
-        async with contextlib.AsyncExitStack() as stack:
-            await stack.enter_async_context(self.store)
-            await stack.enter_async_context(self._sandbox)
-            stack.push_async_callback(self._stop)
-            if self._monitor is not None:
-                self._monitor.start()
-                stack.callback(self._monitor.stop)
-            await self._remember()
-            self.spawn(self._timekeeper.run())
-            await self._recover()
-            self.spawn(self._keep_house())
-            self._stack = stack.pop_all()
+        await self._hub.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Stop: steps in flight are cancelled and run again at the next start; nothing recorded is lost."""
-        await self._stack.__aexit__(kind, error, traceback)
-
-    async def _stop(self) -> None:
-        self._broken = self._broken or StoreClosedError("the engine has been stopped")
-        self._residents.leave_all()
-        while tasks := [task for task in self._tasks if task is not asyncio.current_task()]:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        self._residents.leave_all()
-        self._wake_followers()
-
-    async def _remember(self) -> None:
-        """Read, or make and keep, the engine's id and secret."""
-        self._sandbox.engine_id = await self._setting("engine_id", os.urandom(8).hex())
-        if self._secret is None:
-            self._secret = bytes.fromhex(await self._setting("webhook_secret", os.urandom(32).hex()))
-
-    async def _setting(self, key: str, default: str) -> str:
-        item = await self.store.get_item(SETTINGS, key)
-        if item is not None:
-            return msgspec.json.decode(item.value, type=str)
-        put = Put(Item(collection=SETTINGS, key=key, value=Value(msgspec.json.encode(default))))
-        await self.store.change_items([put])
-        return default
-
-    async def _recover(self) -> None:
-        """Rouse what was running, set the timers of what waits, hand over what was kept, delete what nobody owns."""
-        await self._mailroom.recover()
-        driven = await self._find_all(frozenset({RunStatus.PENDING, RunStatus.RUNNING}))
-        for stored in reversed(driven):
-            self.launch(stored.record, stored.head)
-        for stored in await self._find_all(frozenset({RunStatus.WAITING})):
-            run_id = stored.record.run_id
-            if stored.head.due is not None:
-                self._timekeeper.set(stored.head.due, run_id)
-            if any(token.startswith("child:") for token in stored.head.waiting):
-                # A child may have ended without its parent having heard of it.
-                self.spawn(self._rouse(run_id))
-        self.spawn(self._reap())
-
-    async def _reap(self) -> None:
-        try:
-            await self._sandbox.reap()
-        except BoxflowError as error:
-            if isinstance(error, StoreClosedError | StoreFailedError):
-                raise
-            log.warning("boxes could not be looked after, will be tried again: %s", error)
-
-    async def _find_all(self, statuses: frozenset[RunStatus]) -> list[StoredRun]:
-        found: list[StoredRun] = []
-        query = RunQuery(statuses=statuses)
-        while page := await self.store.find_runs(query):
-            found += page
-            if len(page) < query.limit:
-                break
-            query = RunQuery(statuses=statuses, after=page[-1].record.run_id)
-        return found
-
-    async def _keep_house(self) -> None:
-        while True:
-            await self.clock.sleep_until(self.clock.now() + HOUSEKEEPING_S)
-            await self._mailroom.drop_expired()
-            await self._reap()
-
-    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """A task of the engine's own: it ends with the engine, and what it raises is not lost."""
-        assert self._loop is not None
-        # The engine's own context: what a request has in its context variables is none of a step's business.
-        task = self._loop.create_task(coroutine, context=self._context.copy())
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-        return task
-
-    def _task_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.broke(error)
-
-    def broke(self, error: BaseException) -> None:
-        """Something that must not fail did: take nothing more, and tell everybody who waits."""
-        if self._broken is not None:
-            return
-        self._broken = error
-        log.error("the engine stops, nothing more is recorded: %s", error, exc_info=error)
-        self._residents.leave_all()
-        self._wake_followers()
-
-    def check(self) -> None:
-        if self._loop is None:
-            raise StoreClosedError("the engine is not running; use it inside `async with Engine(...) as engine:`")
-        if self._broken is not None:
-            if isinstance(self._broken, StoreClosedError | StoreFailedError):
-                raise self._broken
-            raise StoreFailedError(f"the engine has stopped: {self._broken}; start a new one") from self._broken
+        await self._hub.__aexit__(kind, error, traceback)
 
     # --- starting and finding runs -----------------------------------------------------------------------------------
 
@@ -312,16 +142,16 @@ class Engine:
         :raises EncodeError: the payload does not fit its type, or cannot be kept
         :raises RunStateError: a run of another workflow has this id
         """
-        self.check()
-        found = self.find_workflow(workflow)
-        stored = await self._create(
+        self._hub.check()
+        found = self._hub.find_workflow(workflow)
+        stored = await self._hub.create(
             found,
             encode_payload(found, payload),
             run_id=_checked_id(run_id, "run_id"),
             labels=tuple(labels),
             delay=delay,
         )
-        return Run(self, stored.record)
+        return Run(self._hub, stored.record)
 
     @overload
     async def run(
@@ -363,11 +193,11 @@ class Engine:
 
         :raises RunNotFoundError: there is none
         """
-        self.check()
-        stored = await self.store.get_run(run_id)
+        self._hub.check()
+        stored = await self._hub.store.get_run(run_id)
         if stored is None:
             raise RunNotFoundError(run_id)
-        return Run(self, stored.record)
+        return Run(self._hub, stored.record)
 
     async def runs(
         self,
@@ -378,7 +208,7 @@ class Engine:
         limit: int | None = None,
     ) -> AsyncIterator[Run[Any]]:
         """Runs that match all that is given, newest first: `async for run in engine.runs(status="failed"):`."""
-        self.check()
+        self._hub.check()
         statuses = None
         if status is not None:
             given = [status] if isinstance(status, str) else status
@@ -388,9 +218,9 @@ class Engine:
         while left is None or left > 0:
             page_size = 200 if left is None else min(left, 200)
             query = RunQuery(statuses=statuses, workflow=name, label=label, after=after, limit=page_size)
-            page = await self.store.find_runs(query)
+            page = await self._hub.store.find_runs(query)
             for stored in page:
-                yield Run(self, stored.record)
+                yield Run(self._hub, stored.record)
             if len(page) < page_size:
                 return
             after = page[-1].record.run_id
@@ -404,12 +234,12 @@ class Engine:
         :raises RunEndedError: that run is over
         :raises EventsFullError: too many events are kept already
         """
-        self.check()
+        self._hub.check()
         _checked_id(event_id, "event_id")
         encoded = encode_loose(data)
         if run_id is None:
-            return await self._mailroom.notify(event_id, encoded)
-        return await self._mailroom.send(run_id, "event", event_id, encoded)
+            return await self._hub.mailroom.notify(event_id, encoded)
+        return await self._hub.mailroom.send(run_id, "event", event_id, encoded)
 
     async def deliver_webhook(self, token: str, call: WebhookRequest) -> Notified:
         """Hand a call of a webhook to its run, or keep it for the run's next wait. Durable on return.
@@ -417,277 +247,14 @@ class Engine:
         :raises WebhookTokenError: the token was not issued by this engine, or its run is gone
         :raises RunEndedError: its run is over
         """
-        self.check()
-        assert self._secret is not None
-        run_id, name = read_token(self._secret, token)
+        self._hub.check()
+        assert self._hub.secret is not None
+        run_id, name = read_token(self._hub.secret, token)
         data = encode_value(call, WebhookRequest)
         try:
-            return await self._mailroom.send(run_id, "webhook", name, data)
+            return await self._hub.mailroom.send(run_id, "webhook", name, data)
         except RunNotFoundError as error:
             raise WebhookTokenError from error
-
-    # --- what runs ask (runs.Hub) --------------------------------------------------------------------------------------
-
-    async def find(self, run_id: str) -> StoredRun | None:
-        self.check()
-        return await self.store.get_run(run_id)
-
-    def live_status(self, run_id: str, stored: Head) -> RunStatus:
-        runner = self._residents.get(run_id)
-        if runner is None or stored.status.is_final:
-            return stored.status
-        return RunStatus.RUNNING if runner.in_flight or not runner.is_settled else RunStatus.WAITING
-
-    async def read(self, run_id: str, after: int = 0) -> list[Outcome]:
-        self.check()
-        return await self._with_blobs(run_id, await self.store.read_journal(run_id, after=after))
-
-    def follow(self, run_id: str, *, until_end: bool = False) -> asyncio.Event:
-        change = asyncio.Event()
-        followers = self._ending if until_end else self._followers
-        followers.setdefault(run_id, set()).add(change)
-        return change
-
-    def unfollow(self, run_id: str, change: asyncio.Event) -> None:
-        for followers in (self._ending, self._followers):
-            changes = followers.get(run_id)
-            if changes is not None:
-                changes.discard(change)
-                if not changes:
-                    del followers[run_id]
-
-    def changed(self, run_id: str, *, ended: bool = False) -> None:
-        """The run's journal or head has changed; *ended*: it will not go on by itself."""
-        for change in self._followers.get(run_id, ()):
-            change.set()
-        if ended:
-            for change in self._ending.get(run_id, ()):
-                change.set()
-
-    def _wake_followers(self) -> None:
-        for run_id in [*self._followers, *self._ending]:
-            self.changed(run_id, ended=True)
-
-    def result_type(self, record: RunRecord) -> object:
-        found = self._registry.get(record.workflow, record.version)
-        return Any if found is None else found.return_type
-
-    async def result_bytes(self, run_id: str, head: Head) -> bytes:
-        if head.result_blob is not None:
-            return await self.store.get_blob(run_id, head.result_blob)
-        return bytes(head.result)
-
-    async def cancel_run(self, run_id: str, reason: str | None, *, once: bool = False) -> None:
-        await self._steering.cancel(run_id, reason, once=once)
-
-    async def resume_run(self, run_id: str, *, accept_divergence: bool) -> None:
-        await self._steering.resume(run_id, accept_divergence=accept_divergence)
-
-    async def restart_run(self, run_id: str) -> Run[Any]:
-        record = (await self._steering.stored(run_id)).record
-        found, payload = self.find_workflow(record.workflow), await self._payload_bytes(record)
-        return Run(self, (await self._create(found, payload, labels=record.labels)).record)
-
-    async def fork_run(self, run_id: str, *, before: str, occurrence: int) -> Run[Any]:
-        return Run(self, await self._steering.fork(run_id, before=before, occurrence=occurrence))
-
-    # --- creating and launching --------------------------------------------------------------------------------------
-
-    async def _create(
-        self,
-        found: Workflow[Any, Any],
-        payload: bytes,
-        *,
-        labels: tuple[str, ...],
-        run_id: str | None = None,
-        delay: Duration | None = None,
-        parent: str | None = None,
-    ) -> StoredRun:
-        now = round(self.clock.now(), 6)
-        start_at = now if delay is None else round(now + seconds(delay), 6)
-        run_id = run_id or self.new_id()
-        value, blob = Value(payload), None
-        if len(payload) > self.max_payload_bytes:
-            value, blob = Value(b"null"), await self.store.put_blob(run_id, payload)
-        record = RunRecord(
-            run_id=run_id,
-            workflow=found.name,
-            version=found.version,
-            payload=value,
-            payload_blob=blob,
-            labels=labels,
-            created_at=now,
-            start_at=start_at,
-            parent=parent,
-        )
-        head = Head(updated_at=now, due=start_at if start_at > now else None)
-        stored = await self.store.create_run(record, head)
-        if stored.record.workflow != found.name:
-            raise RunStateError(
-                f"run {run_id!r} exists already, of workflow {stored.record.workflow!r}; choose another run_id"
-            )
-        if stored.head.status is RunStatus.PENDING and self._residents.get(run_id) is None:
-            self.launch(stored.record, stored.head)
-        return stored
-
-    async def create_run(
-        self, found: Workflow[Any, Any], payload: bytes, *, run_id: str, labels: tuple[str, ...], parent: str
-    ) -> StoredRun:
-        """Create a child run, or find it."""
-        return await self._create(found, payload, run_id=run_id, labels=labels, parent=parent)
-
-    def launch(self, record: RunRecord, head: Head) -> None:
-        if head.status is RunStatus.PENDING and record.start_at > self.clock.now():
-            self._timekeeper.set(record.start_at, record.run_id)
-        else:
-            self.spawn(self._rouse(record.run_id))
-
-    def new_id(self) -> str:
-        # Sorts by time, like a UUID of version 7 (RFC 9562 §5.7): 48 bits of milliseconds, then randomness.
-        return f"{int(self.clock.now() * 1000) & 0xFFFFFFFFFFFF:012x}{os.urandom(8).hex()}"
-
-    async def _payload_bytes(self, record: RunRecord) -> bytes:
-        if record.payload_blob is not None:
-            return await self.store.get_blob(record.run_id, record.payload_blob)
-        return bytes(record.payload)
-
-    async def _with_blobs(self, run_id: str, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        filled: list[Outcome] = []
-        for outcome in outcomes:
-            blob = getattr(outcome, "blob", None)
-            if blob is not None:
-                outcome = msgspec.structs.replace(outcome, value=Value(await self.store.get_blob(run_id, blob)))
-            filled.append(outcome)
-        return filled
-
-    # --- what residents and runners ask --------------------------------------------------------------------------------
-
-    def resident(self, run_id: str) -> Runner | None:
-        """The run, when it is in memory."""
-        return self._residents.get(run_id)
-
-    async def rouse(self, run_id: str) -> Runner | None:
-        """The run, in memory; None when it is over, diverged, or has no code here."""
-        self.check()
-        return await self._residents.rouse(run_id)
-
-    def hold(self, run_id: str) -> AbstractAsyncContextManager[Runner | None]:
-        """The run, as `rouse` brings it, kept in memory for as long as the block takes."""
-        self.check()
-        return self._residents.hold(run_id)
-
-    async def _rouse(self, run_id: str) -> None:
-        await self._residents.rouse(run_id)
-
-    def execution(self, record: RunRecord, found: Workflow[Any, Any], payload: Any) -> Execution:
-        """A new execution of that run, on a loop that is watched."""
-        if self._monitor is None:
-            return Execution(record, found, payload, self)
-        return Execution(record, found, payload, self, drain=self._monitor.drain)
-
-    async def scratch(self, record: RunRecord) -> Execution:
-        """An execution that is only asked, never driven."""
-        found = self.find_workflow(record.workflow, record.version)
-        return self.execution(record, found, decode_value(await self._payload_bytes(record), found.payload_type))
-
-    def on_host(self, callback: Any) -> None:
-        """Call *callback* in the host's thread, from any thread."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(callback)
-
-    def idle(self, runner: Runner) -> None:
-        self._residents.idle(runner)
-
-    def retire(self, runner: Runner) -> None:
-        self._residents.leave(runner)
-
-    async def diverge(self, runner: Runner, error: Exception) -> None:
-        await self._residents.diverge(runner, error)
-
-    def _ring(self, run_id: str) -> None:
-        runner = self._residents.get(run_id)
-        if runner is not None:
-            runner.wake()
-        else:
-            self.spawn(self._rouse(run_id))
-
-    def ring_at(self, when: float, run_id: str) -> None:
-        self._timekeeper.set(when, run_id)
-
-    async def perform(self, runner: Runner, call: StepCall, number: int) -> Returned | Raised:
-        async with self._slots:
-            retry = runner.execution.workflow.retry
-            return await attempt(runner.run_id, call, number, retry, self._jitter.random(), self._threads)
-
-    def await_mail(self, runner: Runner, wait: MailWait) -> None:
-        self._mailroom.await_mail(runner, wait)
-
-    def await_child(self, runner: Runner, call: ChildCall) -> None:
-        self._children.await_child(runner, call)
-
-    def forget_wait(self, runner: Runner, operation: Operation) -> None:
-        if isinstance(operation, MailWait):
-            self._mailroom.forget(operation)
-        elif isinstance(operation, ChildCall):
-            if runner.is_over:
-                self._children.forget(operation)
-            else:
-                self._children.give_up(runner, operation)
-
-    async def closing_changes(self, run_id: str) -> Sequence[Change]:
-        return await self._mailroom.closing_changes(run_id)
-
-    def ended(self, runner: Runner) -> None:
-        self._residents.leave(runner)
-        self.spawn(self._children.tell_parents(runner.run_id, runner.head))
-
-    async def over(self, run_id: str, head: Head) -> None:
-        """A run has ended that was not in memory."""
-        self.changed(run_id, ended=True)
-        await self._children.tell_parents(run_id, head)
-        await self._reap()
-
-    # --- what contexts ask (context.Services) ---------------------------------------------------------------------------
-
-    def find_workflow(self, workflow: Workflow[Any, Any] | str, version: str | None = None) -> Workflow[Any, Any]:
-        """The registered workflow: that very one, or the newest version of a name.
-
-        :raises WorkflowNotFoundError: it is not registered with this engine
-        """
-        return self._registry.find(workflow, version)
-
-    def webhook(self, run_id: str, key: str) -> Webhook:
-        assert self._secret is not None
-        token = make_token(self._secret, run_id, key)
-        return Webhook(name=key, url=f"{self.base_url}/webhooks/{token}", token=token)
-
-    async def send(self, event_id: str, data: bytes, *, run_id: str | None, source: str) -> Notified:
-        if run_id is None:
-            return await self._mailroom.notify(event_id, data, source=source)
-        return await self._mailroom.send(run_id, "event", event_id, data, source=source)
-
-    async def create_box(self, run_id: str, box_id: str, name: str, spec: BoxSpec) -> None:
-        await self._sandbox.create_for_run(run_id, box_id, name, spec)
-
-    async def delete_box(self, run_id: str, box_id: str) -> None:
-        await self._sandbox.delete(box_id)
-
-    def box(self, box_id: str, name: str, spec: BoxSpec) -> Box:
-        return Box(self._sandbox, box_id=box_id, name=name, spec=spec)
-
-    def box_id(self, run_id: str, name: str, occurrence: int) -> str:
-        return box_id_for(run_id, name, occurrence)
-
-    async def call(
-        self,
-        url: str,
-        method: str,
-        headers: Mapping[str, str],
-        json: bytes | None,
-        content: bytes | None,
-        timeout_s: float,
-    ) -> Response:
-        return await request(url, method, headers, json, content, timeout_s, max_bytes=64 * self.max_payload_bytes)
 
 
 @overload

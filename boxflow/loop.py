@@ -26,6 +26,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import heapq
+import inspect
 import itertools
 import logging
 import math
@@ -73,9 +74,6 @@ _LOOP_SHIFT = 44
 _LOOP_MASK = (1 << 18) - 1
 _loops = itertools.count()
 
-_ignoring: list[object] = []
-"""Coroutines that ignored both eviction and `close()`. Finalizing one would go on with it at any moment, so none is."""
-
 
 class Evicted(BaseException):
     """Thrown into a body that leaves memory. Not an `Exception`: its run goes on later, rebuilt from the journal."""
@@ -117,7 +115,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._retries = 0
         self._fruitless = 0
         self._parked: list[Retry] = []
-        self._tries: dict[object, int] = {}
+        self._tries = 0
         self._strays: list[WorkflowHandle] = []
         self._batch: list[tuple[int, list[WorkflowHandle | WorkflowTimer]]] = []
         self._batch_reason: str | None = None
@@ -194,9 +192,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._admitting = False
         self._discard()
         interrupt: BaseException | None = None
+        thrown: list[WorkflowTask[Any]] = []
         host = self._enter()
         try:
-            for task in reversed(self.tasks()):
+            # Clean-up may make tasks; they never begin, and their turn comes next.
+            while self._tasks:
+                task = self._tasks.pop()
+                if task.done():
+                    continue
+                thrown.append(task)
                 task.be_silent()
                 try:
                     task.context.run(self._throw_away, task, signal)
@@ -205,8 +209,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         finally:
             self._leave(host)
             self._closed = True
-            self._tasks.clear()
             self._dropped_asyncgens.clear()
+            _forget_in_anyio(thrown)
             self.owner = None
         if interrupt is not None:
             raise interrupt
@@ -265,8 +269,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             raise self._spinning(handle)
         if self._batch:
             self._batch = []
-        if self._tries:
-            self._tries = {}
 
     def _spinning(self, handle: WorkflowHandle | WorkflowTimer | None) -> NotDurableError:
         callback = getattr(handle, "callback", None)
@@ -429,11 +431,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return task
 
     def _refuse_task(self, coro: Any) -> None:
-        if self.violation is not None and not self._closed:
+        if self._thread is not None or (self.violation is not None and not self._closed):
+            # The body's clean-up during its eviction, or the end of a run that failed by a violation.
             return
         coro.close()
-        if self.evicting and not self._closed:
-            raise Evicted
         self._check_open()
         raise self._violate(
             f"a task for {coro!r} was made on the loop of a workflow body from outside; make tasks in the body"
@@ -492,6 +493,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
     ) -> WorkflowHandle:
         retry = Retry(callback, args, copy_context() if context is None else context, self._retry)
+        retry.tries = self._tries
         if self._admitting:
             self._retries += 1
             self._ready.append(retry)
@@ -511,19 +513,24 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         retry.args = ()
         if not retry.wanted:
             return
-        scope = retry.scope
-        self._tries[scope] = tries = self._tries.get(scope, 0) + 1
-        if (alone and self._fruitless > self._retries) or tries > RETRIES_A_DRAIN:
+        if (alone and self._fruitless > self._retries) or retry.tries > RETRIES_A_DRAIN:
             retry.args = (retry,)
+            retry.tries = 0
             self._parked.append(retry)
             return
+        # The retry that this one asks for goes on counting.
+        self._tries = retry.tries + 1
         retry.again()
+        self._tries = 0
         self._fruitless = self._fruitless + 1 if alone and len(self._ready) == self._retries else 0
 
     # --- eviction and the end ----------------------------------------------------------------------------------------
 
     def _throw_away(self, task: WorkflowTask[Any], signal: Callable[[], BaseException]) -> None:
         coroutine = task.get_coro()
+        if coroutine.__class__ is CoroutineType and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+            _close_unbegun(coroutine)
+            return
         _enter_task(self, task)
         try:
             for _ in range(EVICTION_ROUNDS):
@@ -534,7 +541,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         except BaseException as error:  # noqa: BLE001 # nobody is left to tell, see below
             # Whatever left the coroutine, it is over. That is no outcome of the run, which goes on later.
             if getattr(coroutine, "cr_frame", None) is not None:
-                _ignoring.append(coroutine)
+                _never_finalize(coroutine)
                 log.warning(
                     "task %r swallowed its eviction %d times and then %r; it was dropped where it waits. "
                     "Let BaseException pass in workflow bodies",
@@ -699,6 +706,42 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     sock_accept = refused("sock_accept")
     add_signal_handler = refused("add_signal_handler")
     remove_signal_handler = refused("remove_signal_handler")
+
+
+def _close_unbegun(coroutine: CoroutineType[Any, Any, Any]) -> None:
+    """Close a coroutine that has not begun, and those it was given and would have awaited, as anyio's wrapper was."""
+    given = list(coroutine.cr_frame.f_locals.values()) if coroutine.cr_frame is not None else []
+    coroutine.close()
+    for value in given:
+        if value.__class__ is CoroutineType and inspect.getcoroutinestate(value) == inspect.CORO_CREATED:
+            _close_unbegun(value)
+
+
+_ignoring: list[object] = []
+
+
+def _never_finalize(coroutine: object) -> None:
+    """Keep *coroutine*, which ignores `close()`, for good.
+
+    Its finalizer would go on with it at any moment; at the latest when the interpreter ends, which one with an endless
+    loop would then never do. So it gets a reference that nobody gives back.
+    """
+    _ignoring.append(coroutine)
+    import ctypes  # only for this, and not with every interpreter
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(coroutine))
+
+
+def _forget_in_anyio(tasks: Iterable[WorkflowTask[Any]]) -> None:
+    """Remove *tasks* from anyio's table of tasks.
+
+    anyio does that itself in a callback when a child task is done, which these never will be; and what the table holds
+    for a task leads back to the task, so that it would keep the whole body in memory.
+    """
+    states = getattr(sys.modules.get("anyio._backends._asyncio"), "_task_states", None)
+    if states is not None:
+        for task in tasks:
+            states.pop(task, None)
 
 
 def _reached_into(what: str) -> str:

@@ -74,7 +74,7 @@ class Retry(WorkflowHandle):
     :param run: decides whether it is run, or rests
     """
 
-    __slots__ = ("again", "scope", "wanted")
+    __slots__ = ("again", "tries", "wanted")
 
     def __init__(
         self,
@@ -86,8 +86,8 @@ class Retry(WorkflowHandle):
         super().__init__(run, (self,), context)
         #: Runs it; it makes a new handle when it wants to run again.
         self.again = partial(callback, *args)
-        #: Whose method it is.
-        self.scope: object = getattr(callback, "__self__", callback)
+        #: How often it has run in this drain, as one retry after the other.
+        self.tries = 0
         self.wanted = True
 
     def cancel(self) -> None:

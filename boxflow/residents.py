@@ -126,6 +126,7 @@ class Residents:
         if record.payload_blob is not None:
             data = await self._hub.store.get_blob(record.run_id, record.payload_blob)
         execution = self._hub.execution(record, found, decode_value(data, found.payload_type))
+        execution.settled = stored.head.status is RunStatus.WAITING
         try:
             outcomes = execution.prepare(await self._hub.read(record.run_id)) if stored.head.length else []
             execution.begin()

@@ -101,7 +101,7 @@ def is_async(fn: Callable[..., Any]) -> bool:
     """Whether calling *fn* gives a coroutine: an `async def`, a partial of one, or an object whose `__call__` is one."""
     while isinstance(fn, functools.partial):
         fn = fn.func
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004 - the method itself is wanted
 
 
 def _pause_s(retry: Retry | None, error: Exception, number: int, jitter: float) -> float | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from boxflow.context import Context
 
 I = TypeVar("I")  # noqa: E741 - the design's letters: payload in, result out
-O = TypeVar("O")  # noqa: E741
+O = TypeVar("O")  # noqa: E741 - likewise
 
 Version: TypeAlias = int | str
 

@@ -101,7 +101,7 @@ async def review(
             console.print(Syntax(patch.diff, "diff", theme="ansi_dark", background_color="default"))
         else:
             console.out(patch.diff)
-    url = f"{engine.base_url}/events/{review_id(run.id, rounds)}"
+    url = f"{place.base_url}/events/{review_id(run.id, rounds)}"
     if answers is not None:
         verdict = answers.pop(0) if answers else Verdict(approved=True)
         await asyncio.to_thread(answer, url, verdict)

@@ -46,7 +46,7 @@ async def live(place: Place) -> None:
             telling = tasks.create_task(tell(tasks, engine.runs))
             stage, rounds = await reached(run, (Stage.REVIEW, Stage.PUBLISHING, Stage.OVER))
             if stage is Stage.REVIEW:
-                url = f"{engine.base_url}/events/{review_id(run.id, rounds)}"
+                url = f"{place.base_url}/events/{review_id(run.id, rounds)}"
                 await asyncio.to_thread(answer, url, Verdict(approved=True))
             await run.result()
             telling.cancel()
@@ -139,7 +139,7 @@ async def kill_often(console: Console, victim: Victim, records: int, chance: ran
         absent_s = chance.choice([0.0, 0.0, 2 * WORK_S])
         console.print(f"  kill {kills:>2}   {after_s * 1000:4.0f} ms after record {len(victim.seen):>2}   {victim.last()}")
         if absent_s:
-            console.print(f"            nobody is there for {absent_s:g} s; the agents call in vain, and try again")
+            console.print(f"            dead for {absent_s:g} s; an agent that calls meanwhile calls in vain, and again")
             await asyncio.sleep(absent_s)
         target = len(victim.seen) + chance.randint(1, 2 * KILL_ABOUT_EVERY - 1)
 

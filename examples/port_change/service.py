@@ -49,19 +49,25 @@ class Place:
                 file.write_text(json.dumps(probe.getsockname()[1]), encoding="utf-8")
         return int(json.loads(file.read_text(encoding="utf-8")))
 
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port()}"
 
-def make_engine(place: Place, base_url: str | None = None) -> Engine:
+
+def make_engine(place: Place) -> Engine:
     return Engine(
-        [port_everywhere, port_to], store=f"file:{place.state}", sandbox=f"local:{place.boxes}", base_url=base_url
+        [port_everywhere, port_to],
+        store=f"file:{place.state}",
+        sandbox=f"local:{place.boxes}",
+        base_url=place.base_url,
     )
 
 
 @asynccontextmanager
 async def serving(place: Place) -> AsyncIterator[Engine]:
     """The engine, reachable over HTTP on this machine only. The same place again goes on where the last one ended."""
-    port = place.port()
-    with socket.create_server(("127.0.0.1", port)) as listening:
-        async with make_engine(place, f"http://127.0.0.1:{port}") as engine:
+    with socket.create_server(("127.0.0.1", place.port())) as listening:
+        async with make_engine(place) as engine:
             app = Starlette(routes=routes(engine))
             config = uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=2)
             server = uvicorn.Server(config)

@@ -124,7 +124,7 @@ async def test_a_clone_that_was_cut_off_is_finished_and_a_whole_one_stays(
         await box.git.exec("config", "--unset", "boxflow.checkedOut", path=inside)
         await box.files.remove(f"{inside}/f")
         await box.git.clone(str(origin), place)
-        assert await box.files.read(f"{inside}/f") == "one\n"
+        assert await box.files.read(f"{inside}/f") == "one\nmore\n"
         await box.files.write(f"{inside}/f", "mine")
         await box.git.clone(str(origin), place)
         assert await box.files.read(f"{inside}/f") == "mine"

@@ -15,7 +15,7 @@ from boxflow import Context, Engine, RunStatus, workflow
 
 
 async def evicted(engine: Engine, run_id: str) -> None:
-    await eventually(lambda: engine._residents.get(run_id) is None)
+    await eventually(lambda: engine._hub._residents.get(run_id) is None)
 
 
 async def test_no_finally_and_no_except_exception_does_anything_durable(
@@ -162,13 +162,13 @@ async def test_the_least_recently_active_run_goes_first(memory_machine: Machine)
     async with memory_machine.running(main, max_resident_runs=2) as engine:
         for run_id in ("a", "b"):
             await until(await engine.start(main, run_id=run_id), RunStatus.WAITING)
-        await eventually(lambda: all(engine._residents.get(run_id) for run_id in ("a", "b")))
+        await eventually(lambda: all(engine._hub._residents.get(run_id) for run_id in ("a", "b")))
         await engine.notify("go-a")
         await until(await engine.get("a"), RunStatus.WAITING)
         await until(await engine.start(main, run_id="c"), RunStatus.WAITING)
         await evicted(engine, "b")
-        assert engine._residents.get("a") is not None
-        assert engine._residents.get("c") is not None
+        assert engine._hub._residents.get("a") is not None
+        assert engine._hub._residents.get("c") is not None
 
 
 async def test_a_run_with_a_step_in_flight_is_not_evicted(memory_machine: Machine) -> None:

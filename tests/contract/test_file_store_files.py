@@ -121,7 +121,7 @@ async def test_lines_that_were_doubled_or_taken_out_are_refused(tmp_path: Path) 
     await filled(tmp_path)
     (segment,) = segments(tmp_path)
     lines = segment.read_bytes().splitlines(keepends=True)
-    for broken in (lines[:5] + lines[4:], lines[:5] + lines[6:], lines[:4] + [lines[5], lines[4]] + lines[6:]):
+    for broken in (lines[:5] + lines[4:], lines[:5] + lines[6:], [*lines[:4], lines[5], lines[4], *lines[6:]]):
         segment.write_bytes(b"".join(broken))
         with pytest.raises(StoreCorruptError):
             async with FileStore(tmp_path):
@@ -180,7 +180,7 @@ async def test_a_newer_format_is_left_to_the_version_that_wrote_it(tmp_path: Pat
     (segment,) = segments(tmp_path)
     segment.write_bytes(segment.read_bytes().replace(b'"format":1', b'"format":9', 1))
     before = all_bytes(tmp_path)
-    with pytest.raises(StoreFormatError, match="format 9.*newer version"):
+    with pytest.raises(StoreFormatError, match=r"format 9.*newer version"):
         async with FileStore(tmp_path):
             pass
     assert all_bytes(tmp_path) == before
@@ -198,7 +198,8 @@ async def main():
         number = 0
         while True:
             run_id = f"run-{number}"
-            await store.create_run(RunRecord(run_id=run_id, workflow="w", created_at=float(number), start_at=0.0), Head())
+            record = RunRecord(run_id=run_id, workflow="w", created_at=float(number), start_at=0.0)
+            await store.create_run(record, Head())
             print(run_id, flush=True)
             number += 1
             if number > 3 and len(sys.argv) > 2:
@@ -421,15 +422,16 @@ async def test_finished_runs_are_dropped_after_their_retention_with_items_and_bl
     now = 1000.0
     store = FileStore(tmp_path, retention_s="1h", now=lambda: now)
     async with store:
-        for run_id, at in (("old", 1000.0), ("young", 5000.0), ("waits", 1000.0)):
+        for run_id, at in (("old", 1000.0), ("young", 4000.0), ("waits", 4500.0)):
             await start(store, run_id)
             await store.change_items([Put(Item(collection="c", key=run_id, run_id=run_id))])
             await store.put_blob(run_id, b"data")
             status = RunStatus.WAITING if run_id == "waits" else RunStatus.COMPLETED
             await go_on(store, run_id, status=status, at=at)
+            now = at
             await store.compact()
         assert sorted(await ids(store)) == ["old", "waits", "young"]
-        now = 5000.0
+        now = 4601.0
         await store.compact()
         assert sorted(await ids(store)) == ["waits", "young"]
         assert [item.key for item in await store.list_items("c")] == ["waits", "young"]

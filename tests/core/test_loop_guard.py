@@ -328,7 +328,14 @@ def test_the_bound_is_in_the_millions() -> None:
 def test_the_private_loop_is_pure() -> None:
     for name in ("loop", "loop_tasks", "loop_refusals"):
         source = Path(loop_module.__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
-        for forbidden in ("import time", "import random", "import os", "import socket", "import uuid", "import datetime"):
+        for forbidden in (
+            "import time",
+            "import random",
+            "import os",
+            "import socket",
+            "import uuid",
+            "import datetime",
+        ):
             assert forbidden not in source
 
 

@@ -172,12 +172,15 @@ class WatchedExecution(Execution):
 class WatchedEngine(Engine):
     """An engine whose executions are held to the law."""
 
-    law: Law
+    def hold_to(self, law: Law) -> None:
+        hub = self._hub
 
-    def execution(self, record: RunRecord, found: Workflow[Any, Any], payload: Any) -> Execution:
-        execution = WatchedExecution(record, found, payload, self)
-        execution.law = self.law
-        return execution
+        def execution(record: RunRecord, found: Workflow[Any, Any], payload: Any) -> Execution:
+            watched = WatchedExecution(record, found, payload, hub)
+            watched.law = law
+            return watched
+
+        hub.execution = execution  # type: ignore[method-assign] # the one place through which every execution is made
 
 
 class Life:
@@ -216,7 +219,7 @@ class Life:
             max_resident_runs=residents,
             blocking_limit=None,
         )
-        engine.law = self.law
+        engine.hold_to(self.law)
         STAGE.set(self)
         async with engine:
             run = await engine.start(planned, self.schedule.plan, run_id=RUN_ID)
@@ -299,7 +302,7 @@ class Life:
                 case "mail":
                     await engine.notify(message.subject, data, run_id=message.run_id)
                 case "webhook":
-                    token = engine.webhook(message.run_id, message.subject).token
+                    token = engine._hub.webhook(message.run_id, message.subject).token
                     await engine.deliver_webhook(token, WebhookRequest(method="POST", body=msgspec.json.encode(data)))
                 case _:
                     await (await engine.get(message.run_id)).cancel("by the schedule")
@@ -337,7 +340,7 @@ class Life:
             head = stored.head
             outcomes = await self.store.read_journal(write.record.run_id)
             self.outcomes += len(outcomes)
-            execution = self._engine.execution(stored.record, planned, msgspec.json.decode(stored.record.payload))
+            execution = self._engine._hub.execution(stored.record, planned, msgspec.json.decode(stored.record.payload))
             counting = execution.prepare(outcomes)
             execution.begin()
             for outcome in counting:

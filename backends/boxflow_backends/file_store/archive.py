@@ -22,7 +22,7 @@ from boxflow_backends.file_store.lines import FORMAT, Files, Kind, Line, damaged
 
 _HEADER = struct.Struct("<8sQQdIxxxx")
 _MAGIC = b"boxflow\x01"
-# created_at, ended_at, offset, status
+# created_at, archived_at, offset, status
 _ROW = struct.Struct("<ddQQ")
 _STATUSES = tuple(RunStatus)
 _STATUS_CODES = {status: code for code, status in enumerate(_STATUSES)}
@@ -32,7 +32,7 @@ class Row(NamedTuple):
     """What the index says of one run."""
 
     created_at: float
-    ended_at: float
+    archived_at: float
     where: int
     status: RunStatus
 
@@ -63,7 +63,7 @@ class Archive:
         if magic != _MAGIC or len(data) != whole or data_bytes != self.size_bytes:
             raise damaged(path, 0, "the index and its archive do not belong together")
         self.count: int = count
-        self.newest_ended_at: float = newest
+        self.newest_archived_at: float = newest
         if crc32(data[_HEADER.size :]) != crc:
             raise damaged(path, 0, "the checksum of the index is wrong")
         self._data = data
@@ -74,8 +74,8 @@ class Archive:
 
     def row(self, position: int) -> Row:
         """The row at that position; the oldest run is at 0."""
-        created_at, ended_at, offset, status = _ROW.unpack_from(self._data, self._rows_at + position * _ROW.size)
-        return Row(created_at, ended_at, place(Kind.ARCHIVE, self.number, offset), _STATUSES[status])
+        created_at, archived_at, offset, status = _ROW.unpack_from(self._data, self._rows_at + position * _ROW.size)
+        return Row(created_at, archived_at, place(Kind.ARCHIVE, self.number, offset), _STATUSES[status])
 
     def rows_with(self, run_hash: int) -> list[Row]:
         """Runs whose id has that hash: hardly ever more than one, and the id must still be compared."""
@@ -103,18 +103,21 @@ class Archive:
 
 
 class Finished(NamedTuple):
-    """A run on its way into an archive."""
+    """A run on its way into an archive.
+
+    *archived_at* is by the clock of the store: the times in a record are by the engine's, which may be a virtual one.
+    """
 
     record: RunRecord
     status: RunStatus
-    ended_at: float
+    archived_at: float
     body: bytes
 
 
-def finished(line: Line, body: bytes) -> Finished:
+def finished(line: Line, archived_at: float, body: bytes) -> Finished:
     """A decoded `run` line, and the object it was decoded from."""
     assert line.record is not None and line.head is not None, "a run line has a record and a head"
-    return Finished(line.record, line.head.status, line.head.updated_at, body)
+    return Finished(line.record, line.head.status, archived_at, body)
 
 
 def index_path(root: Path, number: int) -> Path:
@@ -142,8 +145,8 @@ def write_archive(disk: Disk, root: Path, number: int, epoch: int, runs: Iterabl
             line, crc = seal(run.body, crc)
             ids.append((run.record.run_id, place(Kind.ARCHIVE, number, offset)))
             hashes.append(hash_of(run.record.run_id))
-            rows.append(_ROW.pack(run.record.created_at, run.ended_at, offset, _STATUS_CODES[run.status]))
-            newest = max(newest, run.ended_at)
+            rows.append(_ROW.pack(run.record.created_at, run.archived_at, offset, _STATUS_CODES[run.status]))
+            newest = max(newest, run.archived_at)
             offset += len(line)
             waiting.append(line)
             waiting_bytes += len(line)

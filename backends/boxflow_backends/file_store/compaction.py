@@ -56,7 +56,8 @@ class Plan:
     :param upto: the last segment that is sealed
     :param covered: what the old checkpoint covers
     :param pinned: archives that live runs still refer to
-    :param ended_before: runs that ended earlier are dropped; None keeps all
+    :param now: by the clock of the store
+    :param drop_before: runs that were archived earlier are dropped; None keeps all
     """
 
     upto: int
@@ -64,7 +65,8 @@ class Plan:
     epoch: int
     archives: tuple[Archive, ...]
     pinned: frozenset[int]
-    ended_before: float | None
+    now: float
+    drop_before: float | None
 
 
 @attrs.define(kw_only=True)
@@ -367,7 +369,8 @@ class Compaction:
 
     def _finished(self, run_id: str, files: Files) -> Finished:
         self._give_way()
-        return finished(*self._joined(run_id, files))
+        line, body = self._joined(run_id, files)
+        return finished(line, self._plan.now, body)
 
     def _old_checkpoint(self) -> Iterator[tuple[int, bytes]]:
         number = self._plan.covered
@@ -386,8 +389,8 @@ class Compaction:
     # --- archives ------------------------------------------------------------------------------------------------
 
     def _is_over(self, archive: Archive) -> bool:
-        before = self._plan.ended_before
-        return before is not None and archive.newest_ended_at < before and archive.number not in self._plan.pinned
+        before = self._plan.drop_before
+        return before is not None and archive.newest_archived_at < before and archive.number not in self._plan.pinned
 
     def _group_archives(self, adds: bool) -> list[list[Archive]]:
         """Archives to merge: the smallest class of size of which there are enough."""
@@ -412,9 +415,9 @@ class Compaction:
         return merge(*(self._finished_in(archive, gone) for archive in group), key=_age)
 
     def _finished_in(self, archive: Archive, gone: set[tuple[int, str]]) -> Iterator[Finished]:
-        for raw, line in self._lines_of_archive(archive):
+        for row, (raw, line) in zip(archive.oldest_first(), self._lines_of_archive(archive), strict=True):
             if (archive.number, line.run) not in gone:
-                yield finished(line, raw[:-ENDING] + b"}")
+                yield finished(line, row.archived_at, raw[:-ENDING] + b"}")
 
     def _lines_of_archive(self, archive: Archive) -> Iterator[tuple[bytes, Line]]:
         path = file_path(self._root, Kind.ARCHIVE, archive.number)

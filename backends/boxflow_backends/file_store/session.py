@@ -172,8 +172,8 @@ class Session:
         with self.lock:
             sealed = self.log.sealed
             enough = sum(sealed.values()) >= max(self._settings.segment_bytes, self.state.checkpoint_bytes)
-            before = self._ended_before()
-            over = before is not None and any(archive.newest_ended_at < before for archive in self.state.archives)
+            before = self._drop_before()
+            over = before is not None and any(archive.newest_archived_at < before for archive in self.state.archives)
             running = self._compactor is not None and self._compactor.is_alive()
             if running or self._closing or not sealed or not (enough or over or len(sealed) >= _MANY_SEGMENTS):
                 return
@@ -221,10 +221,11 @@ class Session:
             epoch=self.log.epoch,
             archives=self.state.archives,
             pinned=frozenset(self.state.revived.values()),
-            ended_before=self._ended_before(),
+            now=self._settings.now(),
+            drop_before=self._drop_before(),
         )
 
-    def _ended_before(self) -> float | None:
+    def _drop_before(self) -> float | None:
         retention_s = self._settings.retention_s
         return None if retention_s is None else self._settings.now() - retention_s
 

@@ -57,7 +57,7 @@ class FileStore:
         survives the death of the process, and power loss except for the last *interval_s*. `"os"`: it survives the
         death of the process; what power loss costs is up to the operating system.
     :param segment_bytes: the size of one log file
-    :param retention_s: how long finished runs are kept; None keeps them for ever
+    :param retention_s: how long finished runs are kept after they were archived; None keeps them for ever
     :param read_only: look at what is on disk, beside the process that owns it; every change is refused
     """
 

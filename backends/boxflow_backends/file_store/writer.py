@@ -173,14 +173,20 @@ class Writer:
                 if not goes_on:
                     return
         except OSError as error:
-            why = say(error)
-            self._failed(why)
-            with self._lock:
-                batches = [*batches, *self._batches, self._batch]
-            for batch in batches:
-                batch.tell(why)
+            self._give_up(batches, say(error))
+        except BaseException as error:
+            # A bug of ours: nobody may wait for ever because of it.
+            self._give_up(batches, f"the store's writer stopped: {error!r}; open the store again")
+            raise
         finally:
             self._disk.close(self._file)
+
+    def _give_up(self, batches: Sequence[_Batch], why: str) -> None:
+        self._failed(why)
+        with self._lock:
+            batches = [*batches, *self._batches, self._batch]
+        for batch in batches:
+            batch.tell(why)
 
     def _take(self) -> list[_Batch]:
         """Everything that waits; nothing when a sync is due first."""

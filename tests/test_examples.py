@@ -1,0 +1,135 @@
+"""Every example runs, and says what it should."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+
+SAYS = {
+    "long_running_agent.py": "HELLO FROM FAR AWAY\n",
+    "parallel_agents.py": "{'loud': 'STARS', 'backwards': 'srats', 'martian': '(failed)'}\nboxes left: 0\n",
+    "human_approval.py": "On boxes (shorter)\n['write', 'review', 'write', 'review']\n",
+}
+
+
+def environment(**more: str) -> dict[str, str]:
+    paths = [str(ROOT), str(ROOT / "backends")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1", **more}
+
+
+def run(*arguments: str, timeout_s: float = 60, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", sorted(SAYS))
+def test_an_example_says_what_it_should(name: str) -> None:
+    done = run(str(EXAMPLES / name))
+    assert (done.stdout, done.stderr, done.returncode) == (SAYS[name], "", 0)
+
+
+def test_boxes_work_alone() -> None:
+    done = run(str(EXAMPLES / "boxes_alone.py"))
+    assert done.stderr == ""
+    assert done.stdout.startswith("hello 0\ndiff --git a/poem.txt")
+    assert "+violets are blue" in done.stdout
+    assert done.stdout.endswith("boxes left: 0\n")
+
+
+def test_the_offline_unit_tests_pass() -> None:
+    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "unit_test_offline.py"))
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+
+
+def test_an_order_goes_through_the_fastapi_app(tmp_path: Path) -> None:
+    program = """
+import time
+from starlette.testclient import TestClient
+from examples.embedded_fastapi import app
+
+with TestClient(app) as client:
+    assert client.get("/orders/1").status_code == 404
+    for _ in range(2):
+        assert client.post("/orders/1", json={"item": "box", "amount": 2}).json() == {"run_id": "1"}
+    client.post("/flow/events/paid-1", json={"by": "card"}).raise_for_status()
+    while (answer := client.get("/orders/1").json())["status"] != "completed":
+        time.sleep(0.01)
+    print(answer["result"])
+"""
+    done = run("-W", "ignore", "-c", program, BOXFLOW_STORE=f"file:{tmp_path}")
+    assert (done.stdout, done.returncode) == ("2 x box, paid by card\n", 0), done.stderr
+
+
+def test_every_small_example_is_small_and_run_here() -> None:
+    small = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in EXAMPLES.glob("*.py")}
+    others = {"boxes_alone.py", "embedded_fastapi.py", "unit_test_offline.py", "__init__.py"}
+    assert set(small) - others == set(SAYS)
+    assert {name: length for name, length in small.items() if length > 75} == {}
+
+
+# --- the demo --------------------------------------------------------------------------------------------------------
+
+
+def test_the_agents_are_sent_back_with_feedback_and_then_approved(tmp_path: Path) -> None:
+    done = run(
+        *("-m", "examples.port_change", "--yes", "--fast", "--no-prove"),
+        *("--feedback", "mention the formula", "--directory", str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "sent back: mention the formula" in done.stdout
+    assert "after 2 round(s); boxes left: 0" in done.stdout
+    for line in ("func RetryDelay(", "export function retryDelay(", "def self.retry_delay(", "# Reviewed: mention"):
+        assert f"+{line}" in done.stdout or f"+  {line}" in done.stdout, line
+
+
+def test_a_person_approves_from_a_second_terminal_after_a_restart(tmp_path: Path) -> None:
+    demo = ("-m", "examples.port_change", "--fast", "--no-prove", "--directory", str(tmp_path))
+    question = tmp_path / "question.json"
+    for life in ("first", "second"):
+        process = subprocess.Popen(
+            [sys.executable, *demo], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        deadline = time.monotonic() + 40
+        while not question.exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        if life == "first":
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=20)
+            assert "go on with" in output
+            assert process.returncode == 130
+    approve = run("-m", "examples.port_change", "approve", str(tmp_path))
+    output, _ = process.communicate(timeout=30)
+    assert approve.stdout == "approved\n", approve.stderr
+    assert process.returncode == 0, output
+    assert "after 1 round(s); boxes left: 0" in output
+    assert "nothing waits for an answer" in run("-m", "examples.port_change", "approve", str(tmp_path)).stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_pipeline_survives_being_killed_again_and_again(tmp_path: Path, seed: int) -> None:
+    done = run(
+        *("-m", "examples.port_change", "--yes", "--fast", "--directory", str(tmp_path), "--seed", str(seed)),
+        timeout_s=180,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "it holds" in done.stdout
+    assert len(re.findall(r"^  kill +\d+", done.stdout, re.MULTILINE)) >= 5

@@ -12,12 +12,12 @@ Not measured: senders in other processes, many events at once, webhooks over HTT
 
 from __future__ import annotations
 
-import asyncio
 import time
 from functools import partial
 from pathlib import Path
 
 from benchmarks.floors import GroupCommitLog
+from benchmarks.inside import until_waiting
 from benchmarks.measuring import Stopwatch, quantiles_ms, run
 from benchmarks.model import Program, Sample, Subject, Target, counts
 from boxflow import Context, Engine, workflow
@@ -44,10 +44,7 @@ def measure(store_name: str, evicted: bool, operations: int, directory: Path) ->
         async with Engine([wait], store=store, max_resident_runs=limit) as engine:
             runs = [await engine.start(wait, number) for number in range(operations + warm_up)]
             for one in runs:
-                while (stored := await engine._hub.find(one.id)) is None or not stored.head.waiting:
-                    await asyncio.sleep(0.001)
-                while evicted and engine._hub.resident(one.id) is not None:
-                    await asyncio.sleep(0.001)
+                await until_waiting(engine, one.id, evicted=evicted)
             for number in range(warm_up):
                 await engine.notify(f"go-{number}")
                 await runs[number].result()

@@ -18,6 +18,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+from benchmarks.inside import hub, until_waiting
 from benchmarks.measuring import Stopwatch, drop_from_page_cache, run
 from benchmarks.model import Program, Sample, Subject, Target, counts
 from benchmarks.steps import work
@@ -43,8 +44,7 @@ async def steps_then_wait(ctx: Context, count: int) -> None:
 async def make(engine: Engine, run_id: str, count: int) -> None:
     """A run of *count* steps that waits, and is not in memory."""
     await engine.start(steps_then_wait, count, run_id=run_id)
-    while engine._hub.resident(run_id) is not None or not (await engine.store.read_journal(run_id, after=count - 1)):
-        await asyncio.sleep(0.001)
+    await until_waiting(engine, run_id, evicted=True)
 
 
 def deliver(operations: int, _directory: Path) -> Sample:
@@ -54,12 +54,12 @@ def deliver(operations: int, _directory: Path) -> Sample:
     async def main() -> Sample:
         async with Engine([steps_then_wait], store=MemoryStore(), max_resident_runs=0) as engine:
             await make(engine, "a", count)
-            stored = await engine._hub.find("a")
+            stored = await hub(engine).find("a")
             assert stored is not None
-            outcomes = await engine._hub.read("a")
+            outcomes = await hub(engine).read("a")
 
             def once() -> None:
-                execution = engine._hub.execution(stored.record, steps_then_wait, count)
+                execution = hub(engine).execution(stored.record, steps_then_wait, count)
                 counted = execution.prepare(outcomes)
                 execution.begin()
                 for outcome in counted:
@@ -83,14 +83,14 @@ def rebuild(store_name: str, operations: int, directory: Path) -> Sample:
         store: Store = MemoryStore() if store_name == "memory" else FileStore(directory / "store", durability="os")
         async with Engine([steps_then_wait], store=store, max_resident_runs=0) as engine:
             await make(engine, "a", count)
-            await engine._hub.rouse("a")
+            await hub(engine).rouse("a")
             wall: list[float] = []
             with Stopwatch() as watch:
                 for _ in range(rounds):
-                    while engine._hub.resident("a") is not None:
+                    while hub(engine).resident("a") is not None:
                         await asyncio.sleep(0)
                     begun = time.perf_counter()
-                    await engine._hub.rouse("a")
+                    await hub(engine).rouse("a")
                     wall.append(time.perf_counter() - begun)
             wall.sort()
             return watch.sample(rounds * count, rebuild_ms=wall[len(wall) // 2] * 1e3)

@@ -20,6 +20,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from benchmarks.inside import until_waiting
 from benchmarks.measuring import Stopwatch, rss_bytes, run
 from benchmarks.model import Program, Sample, Size, Subject, Target
 from boxflow import Context, Engine, workflow
@@ -41,10 +42,7 @@ async def start(engine: Engine, begin: int, end: int) -> None:
         ids = [f"run-{number:08d}" for number in range(first, min(first + AT_ONCE, end))]
         await asyncio.gather(*(engine.start(wait, int(run_id[4:]), run_id=run_id) for run_id in ids))
         for run_id in ids:
-            while (stored := await engine._hub.find(run_id)) is None or not stored.head.waiting:
-                await asyncio.sleep(0.002)
-            while engine._hub.resident(run_id) is not None:
-                await asyncio.sleep(0.002)
+            await until_waiting(engine, run_id, evicted=True)
 
 
 def measure(store_name: str, operations: int, directory: Path) -> Sample:

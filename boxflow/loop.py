@@ -26,7 +26,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import heapq
-import inspect
 import itertools
 import logging
 import math
@@ -528,9 +527,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def _throw_away(self, task: WorkflowTask[Any], signal: Callable[[], BaseException]) -> None:
         coroutine = task.get_coro()
-        if coroutine.__class__ is CoroutineType and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
-            _close_unbegun(coroutine)
-            return
         _enter_task(self, task)
         try:
             for _ in range(EVICTION_ROUNDS):
@@ -706,15 +702,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     sock_accept = refused("sock_accept")
     add_signal_handler = refused("add_signal_handler")
     remove_signal_handler = refused("remove_signal_handler")
-
-
-def _close_unbegun(coroutine: CoroutineType[Any, Any, Any]) -> None:
-    """Close a coroutine that has not begun, and those it was given and would have awaited, as anyio's wrapper was."""
-    given = list(coroutine.cr_frame.f_locals.values()) if coroutine.cr_frame is not None else []
-    coroutine.close()
-    for value in given:
-        if value.__class__ is CoroutineType and inspect.getcoroutinestate(value) == inspect.CORO_CREATED:
-            _close_unbegun(value)
 
 
 _ignoring: list[object] = []

@@ -120,8 +120,9 @@ class Mailroom:
         self, runner: Runner, wait: MailWait, data: bytes, source: str | None, changes: tuple[Change, ...] = ()
     ) -> bool:
         """Send *data* on its way to *wait*; True once it is recorded, False when the wait was given up before."""
-        wait.claimed = True
         value, blob = await runner.keep(data)
+        # Claimed and on its way in one breath: a sender that is cancelled leaves no wait claimed for nothing.
+        wait.claimed = True
         recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         runner.arrive(
             Arrival(
@@ -193,6 +194,11 @@ class Mailroom:
                 return True  # It has come already: the sender did not live to see our answer.
             for wait, owner in list(self._waits.get(token, {}).items()):
                 if owner is runner and not wait.claimed and not wait.given_up:
+                    if self._kept:
+                        # A wait that has just begun may not have looked yet, and what is kept came first.
+                        await self._take_kept(runner, wait)
+                    if wait.claimed or wait.given_up:
+                        continue
                     if await self._hand(runner, wait, data, source):
                         return True
             return False

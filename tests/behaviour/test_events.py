@@ -298,21 +298,22 @@ async def test_notify_takes_data_that_is_sent_by_its_structure(memory_machine: M
 
 
 async def test_a_sender_that_is_cancelled_leaves_the_event_whole_or_unsent(machine: Machine) -> None:
-    async def sent(engine: Engine) -> None:
-        await engine.notify("a", "x")
+    async def sent(engine: Engine, event_id: str) -> None:
+        await engine.notify(event_id, "x")
 
     async with machine.running(wait) as engine:
         for turns in range(12):
-            run = await engine.start(wait, "a", run_id=f"r{turns}")
+            run = await engine.start(wait, f"a{turns}", run_id=f"r{turns}")
             await until(run, RunStatus.WAITING)
             await settle(5)
-            sending = asyncio.create_task(sent(engine))
+            sending = asyncio.create_task(sent(engine, f"a{turns}"))
             for _ in range(turns):
                 await asyncio.sleep(0)
             sending.cancel()
             await asyncio.wait([sending])
             await settle()
             if not (await run.status()).is_final:
-                await engine.notify("a", "y")
+                # Of its own, so that no other turn takes it where this one had got the first.
+                await engine.notify(f"a{turns}", "y")
             assert await run.result() in {"x", "y"}
             assert kinds(await run.history()) == ["event_arrived"]

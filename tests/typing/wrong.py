@@ -1,7 +1,7 @@
 """Calls that mypy strict and pyright strict must refuse, each marked for both.
 
-A marker that no error answers is itself an error: mypy and pyright both warn of ignores that are not needed. So this file
-is clean exactly when every marked line is refused, and no other. (mypy takes `wait_for_event(type=int)` for Any where a
+A marker that no error answers is itself an error: mypy and pyright both warn of ignores that are not needed. So this
+file is clean exactly when every marked line is refused, and no other. (mypy takes `wait_for_event(type=int)` for Any where a
 str is expected; only pyright refuses that.)
 """
 
@@ -64,8 +64,7 @@ async def use(engine: Engine) -> None:
     await engine.notify(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await run.fork()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await run.cancel(reason=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    for each in engine.runs():  # type: ignore[attr-defined]  # pyright: ignore[reportUnknownVariableType, reportUnusedVariable, reportGeneralTypeIssues]
-        break
+    list(engine.runs())  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     print(result, other)
 
 

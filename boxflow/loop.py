@@ -9,6 +9,7 @@ What is the same whenever the same outcomes are delivered in the same order:
 - the order of callbacks: first in, first out; timers by instant, then by creation;
 - the order in which sets of tasks and of this loop's futures iterate, hence what `asyncio.wait` returns and in which
   order `TaskGroup` cancels: they hash by creation number;
+- the order in which `asyncio.as_completed` begins coroutines, which it keeps in a set by memory address;
 - the order in which anyio's cancel scopes cancel their tasks, although they keep each other in sets by memory address;
 - when the finalizers of dropped objects run: at the drop, or between two drains. The cyclic garbage collector is paused
   during a drain, since it would run them in the middle of the body, whenever others have allocated enough.
@@ -35,11 +36,11 @@ from asyncio.events import _get_running_loop, _set_running_loop
 from asyncio.tasks import _enter_task, _leave_task
 from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, MappingView, Sequence, Set
 from contextvars import Context, copy_context
 from functools import partial
 from types import CoroutineType, MethodType
-from typing import Any, TypeVarTuple
+from typing import Any, TypeVarTuple, cast
 from weakref import WeakValueDictionary
 
 from boxflow.errors import NotDurableError
@@ -52,6 +53,12 @@ if sys.version_info >= (3, 14):
 
 Ts = TypeVarTuple("Ts")
 
+# What makes the tasks of `asyncio.as_completed`: in 3.11 a function within `ensure_future`, since 3.13 an iterator's class.
+_ENSURE = asyncio.ensure_future.__code__
+_ENSURE_WITHIN = getattr(asyncio.tasks, "_ensure_future", asyncio.ensure_future).__code__
+_ITERATOR: Any = getattr(asyncio.tasks, "_AsCompletedIterator", None)
+_AS_COMPLETED = asyncio.as_completed.__code__ if _ITERATOR is None else _ITERATOR.__init__.__code__
+
 log = logging.getLogger("boxflow")
 
 MAX_CALLBACKS = 1_000_000
@@ -61,9 +68,10 @@ EVICTION_ROUNDS = 100
 """How often eviction is signalled to a task that goes on waiting."""
 
 RETRIES_A_DRAIN = 1000
-"""How often one of anyio's cancel scopes tries again before it rests until the next outcome, even if it wakes a task each time.
+"""How often one of anyio's cancel scopes tries again in one drain, then it rests even if it has woken a task each time.
 
-`asyncio.TaskGroup` takes a cancel, finds that its own tasks have not ended, and waits again: the scope would never rest.
+`asyncio.TaskGroup` takes a cancel, finds that its own tasks have not ended, and waits again: such a scope would never
+rest.
 """
 
 RETRY = "_deliver_cancellation"
@@ -111,6 +119,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._last_task = 0
         self._tasks: list[WorkflowTask[Any]] = []
         self._prune_at = 8
+        #: Tasks that `asyncio.as_completed` is about to ask for, by the id of their coroutine.
+        self._ahead: dict[int, WorkflowTask[Any]] = {}
         self._retries = 0
         self._fruitless = 0
         self._parked: list[Retry] = []
@@ -200,7 +210,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 if task.done():
                     continue
                 thrown.append(task)
-                task.be_silent()
                 try:
                     task.context.run(self._throw_away, task, signal)
                 except (KeyboardInterrupt, SystemExit) as error:
@@ -355,8 +364,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def _take_from_outside(self, handle: WorkflowHandle) -> None:
         """A callback that comes while no outcome is delivered: no journal records it.
 
-        It must not run, and it must not be lost either, since what it would wake could then not even be cancelled. So it
-        is kept until the run ends by this violation: until a drain that belongs to no outcome.
+        It must not run, and it must not be lost either, since what it would wake could then not even be cancelled. So
+        it is kept until the run ends by this violation: until a drain that belongs to no outcome.
         """
         if self.evicting:
             handle.cancel()
@@ -414,6 +423,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             raise TypeError(f"a coroutine was expected, got {coro!r}")
         if not self._admitting:
             self._refuse_task(coro)
+        code = sys._getframe(1).f_code
+        if (code is _ENSURE or code is _ENSURE_WITHIN) and (task := self._as_completed(coro)) is not None:
+            return task
+        return self._new_task(coro, name, context)
+
+    def _new_task(self, coro: Any, name: object = None, context: Context | None = None) -> WorkflowTask[Any]:
         self._last_number += 1
         self._last_task += 1
         task = WorkflowTask[Any](
@@ -428,6 +443,36 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         # Held until it is done: a task that nobody else holds must not vanish at the collector's discretion.
         self._tasks.append(task)
         return task
+
+    def _as_completed(self, coro: Any) -> WorkflowTask[Any] | None:
+        """The task of *coro*, when `asyncio.as_completed` makes tasks; None otherwise.
+
+        It makes them in the order in which a set of coroutines iterates, which is that of memory addresses. So all of them
+        are made here, in the order in which the body gave them, as soon as the first is asked for.
+
+        :raises NotDurableError: the body gave them in something that has no order, or can be iterated only once
+        """
+        task = self._ahead.pop(id(coro), None)
+        if task is not None:
+            return task
+        # Behind us: `ensure_future` (in 3.11 two of them), the comprehension (a frame of its own until 3.11), the caller.
+        frame = sys._getframe(2)
+        for _ in range(3):
+            if frame.f_code is _AS_COMPLETED or frame.f_back is None:
+                break
+            frame = frame.f_back
+        if frame.f_code is not _AS_COMPLETED:
+            return None
+        given = frame.f_locals.get("fs", frame.f_locals.get("aws"))
+        if not isinstance(given, Sequence | MappingView) or isinstance(given, Set):
+            raise NotDurableError(
+                f"`asyncio.as_completed` got coroutines in a {type(given).__name__}, and begins them in the order of their "
+                "memory addresses, which no replay can repeat; pass a list of them"
+            )
+        for each in dict.fromkeys(cast("Iterable[Any]", given)):
+            if asyncio.iscoroutine(each):
+                self._ahead[id(each)] = self._new_task(each)
+        return self._ahead.pop(id(coro), None)
 
     def _refuse_task(self, coro: Any) -> None:
         if self._thread is not None or (self.violation is not None and not self._closed):
@@ -733,9 +778,9 @@ def _forget_in_anyio(tasks: Iterable[WorkflowTask[Any]]) -> None:
 
 def _reached_into(what: str) -> str:
     return (
-        f"something outside the workflow body reached into it ({what}): a callback of another event loop, such as of a "
-        "task there that the body gave to `asyncio.wait`, a thread, or a finalizer. No journal records that; put it in a "
-        'step: `await ctx.run("name", function, ...)`'
+        f"something outside the workflow body reached into it ({what}): a callback of another event loop, such as of "
+        "a task there that the body gave to `asyncio.wait`, a thread, or a finalizer. No journal records that; put it "
+        'in a step: `await ctx.run("name", function, ...)`'
     )
 
 

@@ -7,6 +7,7 @@ order whenever the same code runs again. (Ordinary ones hash by memory address.)
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 from abc import ABCMeta
 from collections.abc import Callable, Coroutine
@@ -174,13 +175,12 @@ class WorkflowTask(asyncio.Task[T]):
         self.context = context
         self._refusal: BaseException | None = None
         super().__init__(guarded(coroutine), loop=loop, name=name, context=context)
+        # Its loop holds it until it is done. So when it is destroyed before, its whole run was dropped, and that is no
+        # news about this task.
+        self._log_destroy_pending = False
 
     def __hash__(self) -> int:
         return self.number
-
-    def be_silent(self) -> None:
-        """It is about to be thrown away: it does not complain that it was pending."""
-        self._log_destroy_pending = False
 
     def get_coro(self) -> Any:
         """The coroutine it was made from."""
@@ -241,7 +241,11 @@ class Guard(_Map):
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
         """Throw into the coroutine what the task wants thrown."""
         if value is None and traceback is None:
-            return self.coroutine.throw(as_not_durable(kind) or kind)
+            refusal = as_not_durable(kind)
+            if refusal is not None:
+                _give_back(self.coroutine)
+                kind = refusal
+            return self.coroutine.throw(kind)
         return self.coroutine.throw(kind, value, traceback)
 
     def close(self) -> None:
@@ -253,6 +257,21 @@ class Guard(_Map):
 
 
 cast(ABCMeta, Coroutine).register(Guard)
+
+
+def _give_back(coroutine: Any) -> None:
+    """Mark the future that *coroutine* has just yielded as not awaited, so that its own loop can await it.
+
+    A future is marked when it is yielded, and its task takes the mark away; not when it refuses the future.
+    """
+    awaited = coroutine
+    while (inner := getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)) is not None:
+        awaited = inner
+    # The innermost is the future's iterator, which does not say whose it is.
+    for future in gc.get_referents(awaited):
+        if asyncio.isfuture(future):
+            # The protocol between futures and tasks, public by its documentation in `asyncio.futures`.
+            future._asyncio_future_blocking = False  # noqa: SLF001
 
 
 def guarded(coroutine: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:

@@ -38,7 +38,7 @@ class IndexedRun(msgspec.Struct, Generic[T], gc=False, eq=False, kw_only=True):
     labels: tuple[str, ...]
     parent: str | None
     status: RunStatus
-    waiting: tuple[str, ...]
+    waiting: str | tuple[str, ...]
     due: float | None
     length: int
     token: int
@@ -152,8 +152,7 @@ class RunIndex(Generic[T]):
         (self._finished if run.status in _FINAL else self._unfinished).add(run)
         if run.status in _RARE:
             self._rare[run.status][run] = None
-        for key in run.waiting:
-            self._waiting.add(key, run)
+        self._add_waiting(run)
         if run.parent is not None:
             self._children.add(run.parent, run)
         if run.due is not None:
@@ -165,12 +164,11 @@ class RunIndex(Generic[T]):
         run.length = head.length
         if head.status is not run.status:
             self._change_status(run, head.status)
-        if head.waiting != run.waiting:
-            for key in run.waiting:
-                self._waiting.discard(key, run)
-            for key in head.waiting:
-                self._waiting.add(key, run)
-            run.waiting = head.waiting
+        waiting = head.waiting[0] if len(head.waiting) == 1 else head.waiting
+        if waiting != run.waiting:
+            self._discard_waiting(run)
+            run.waiting = waiting
+            self._add_waiting(run)
         if head.due != run.due:
             if run.due is not None:
                 self._due.discard(int(run.due // _BUCKET_S), run)
@@ -183,8 +181,7 @@ class RunIndex(Generic[T]):
         del self.runs[run.run_id]
         if run.status in _RARE:
             self._rare[run.status].pop(run, None)
-        for key in run.waiting:
-            self._waiting.discard(key, run)
+        self._discard_waiting(run)
         if run.parent is not None:
             self._children.discard(run.parent, run)
         if run.due is not None:
@@ -232,6 +229,14 @@ class RunIndex(Generic[T]):
             return finished
         return heapq.merge(unfinished, finished, key=_age, reverse=True)
 
+    def _add_waiting(self, run: IndexedRun[T]) -> None:
+        for key in (run.waiting,) if isinstance(run.waiting, str) else run.waiting:
+            self._waiting.add(key, run)
+
+    def _discard_waiting(self, run: IndexedRun[T]) -> None:
+        for key in (run.waiting,) if isinstance(run.waiting, str) else run.waiting:
+            self._waiting.discard(key, run)
+
     def _change_status(self, run: IndexedRun[T], status: RunStatus) -> None:
         old = run.status
         run.status = status
@@ -261,7 +266,7 @@ def as_indexed(record: RunRecord, head: Head, kept: T) -> IndexedRun[T]:
         labels=record.labels,
         parent=record.parent,
         status=head.status,
-        waiting=head.waiting,
+        waiting=head.waiting[0] if len(head.waiting) == 1 else head.waiting,
         due=head.due,
         length=head.length,
         token=0,
@@ -276,6 +281,11 @@ def matches(run: IndexedRun[T], query: RunQuery) -> bool:
         and (query.workflow is None or run.workflow == query.workflow)
         and (query.label is None or query.label in run.labels)
         and (query.parent is None or run.parent == query.parent)
-        and (query.waiting_for is None or query.waiting_for in run.waiting)
+        and (query.waiting_for is None or _waits(run, query.waiting_for))
         and (query.due_before is None or (run.due is not None and run.due <= query.due_before))
     )
+
+
+def _waits(run: IndexedRun[T], key: str) -> bool:
+    # Almost every run waits for one thing, and a tuple around it would be a tenth of what the run costs.
+    return run.waiting == key if isinstance(run.waiting, str) else key in run.waiting

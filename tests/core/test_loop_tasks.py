@@ -53,7 +53,7 @@ def test_sets_of_tasks_iterate_in_the_order_of_their_creation() -> None:
 def test_sets_of_futures_iterate_in_the_order_of_their_creation() -> None:
     loop = WorkflowLoop(now=0.0)
     futures = [loop.create_future() for _ in range(6)]
-    assert list(set(reversed(futures))) == list(set(futures))
+    assert list({*futures[3:], *futures[:3]}) == list({*futures})
     assert futures[0] == futures[0]
     assert futures[0] != futures[1]
 
@@ -114,8 +114,7 @@ def test_a_task_factory_of_another_kind_is_refused() -> None:
 
 def test_tasks_that_are_not_done_are_listed_in_the_order_of_their_creation() -> None:
     async def body() -> None:
-        for _ in range(3):
-            kept.append(asyncio.create_task(wait_for(private_loop().create_future())))
+        kept.extend(asyncio.create_task(wait_for(private_loop().create_future())) for _ in range(3))
         asyncio.create_task(asyncio.sleep(0))  # noqa: RUF006 # the loop holds it
         await private_loop().create_future()
 
@@ -391,7 +390,7 @@ def test_generators_of_a_dropped_run_vanish_without_a_word() -> None:
     assert seen == []
 
 
-# --- coroutines of other kinds -----------------------------------------------------------------------------------------
+# --- coroutines of other kinds ---------------------------------------------------------------------------------------
 
 
 def test_a_coroutine_like_object_that_is_no_native_one_runs_too() -> None:
@@ -399,7 +398,7 @@ def test_a_coroutine_like_object_that_is_no_native_one_runs_too() -> None:
     def old_style() -> Iterator[Any]:
         yield
         value = yield from asyncio.sleep(1, "woken").__await__()
-        return value  # noqa: B901 # how generator-based coroutines return
+        return value
 
     async def body() -> Any:
         return await old_style()

@@ -62,6 +62,14 @@ class HostLoop(asyncio.SelectorEventLoop):
         finally:
             self._nothing_ready.idle = None
 
+    def abandon(self) -> None:
+        """Close the loop; what a broken-off life has left on it is cancelled first."""
+        if left := asyncio.all_tasks(self):
+            for task in left:
+                task.cancel()
+            self.play(asyncio.wait(left), lambda timeout_s: self.advance(timeout_s or 0.0))
+        self.close()
+
 
 class HostClock:
     """The clock of an engine on a `HostLoop`."""

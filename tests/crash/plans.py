@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from random import Random
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -189,6 +189,7 @@ Node: TypeAlias = (
     | Repeat
 )
 
+KINDS: tuple[type[Node], ...] = get_args(Node)
 STEP_NAMES = ("a", "b", "c")
 EVENT_IDS = ("e", "f")
 DELAYS_S = (0.0, 0.5, 1.0, 1.0, 2.0, 5.0, 30.0)

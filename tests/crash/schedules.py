@@ -25,7 +25,7 @@ import attrs
 import msgspec
 
 from boxflow import Engine, RunStatus, StepInfo
-from boxflow.errors import RunEndedError, RunNotFoundError, StoreClosedError, WebhookTokenError
+from boxflow.errors import RunEndedError, RunNotFoundError, WebhookTokenError
 from boxflow.execution import Execution
 from boxflow.journal import MailWait, StepCall
 from boxflow.mail import WebhookRequest
@@ -160,6 +160,9 @@ class WatchedExecution(Execution):
         trace = TRACES[self.ctx]
         new = tuple(trace[self._seen :])
         self._seen = len(trace)
+        for line in new:
+            if line.endswith((" raised Swapped", " patched False")):
+                raise BrokenPromise(f"in run {self.record.run_id!r} the body saw: {line}")
         pending = tuple(
             f"{operation} {operation.when} {operation.args if isinstance(operation, StepCall) else ''}"
             for operation in self.journal.pending.values()
@@ -224,6 +227,7 @@ class Life:
         async with engine:
             run = await engine.start(planned, self.schedule.plan, run_id=RUN_ID)
             await self._end_of(run)
+            self._unsent.clear()
             if self._sending:
                 await asyncio.wait(self._sending)
             await self._judge()
@@ -306,8 +310,10 @@ class Life:
                     await engine.deliver_webhook(token, WebhookRequest(method="POST", body=msgspec.json.encode(data)))
                 case _:
                     await (await engine.get(message.run_id)).cancel("by the schedule")
-        except (RunNotFoundError, WebhookTokenError, StoreClosedError):
-            self._unsent.append(number)
+        except (RunNotFoundError, WebhookTokenError):
+            # Its run has not begun. It is sent again, unless that run never begins.
+            if self.status is None:
+                self._unsent.append(number)
             return
         except RunEndedError:
             pass
@@ -409,7 +415,7 @@ def live_once(schedule: Schedule, past: Past | None = None) -> Life:
     except Exception as found:
         raise ScheduleFailed(schedule, past.crashes, found) from found
     finally:
-        loop.close()
+        loop.abandon()
     return life
 
 

@@ -114,6 +114,31 @@ class Finished(NamedTuple):
     body: bytes
 
 
+class Places:
+    """Run ids and their places, in two flat sequences: a tuple for each would be work for the garbage collector."""
+
+    def __init__(self) -> None:
+        self.run_ids: list[str] = []
+        self._places = array("Q")
+
+    def __len__(self) -> int:
+        return len(self.run_ids)
+
+    def add(self, run_id: str, where: int) -> None:
+        """Add a run."""
+        self.run_ids.append(run_id)
+        self._places.append(where)
+
+    def extend(self, other: Places) -> None:
+        """Add all of *other*."""
+        self.run_ids += other.run_ids
+        self._places += other._places
+
+    def part(self, begin: int, end: int) -> Iterator[tuple[str, int]]:
+        """Some of the runs with their places."""
+        return zip(self.run_ids[begin:end], self._places[begin:end], strict=True)
+
+
 def finished(line: Line, archived_at: float, body: bytes) -> Finished:
     """A decoded `run` line, and the object it was decoded from."""
     assert line.record is not None and line.head is not None, "a run line has a record and a head"
@@ -125,13 +150,13 @@ def index_path(root: Path, number: int) -> Path:
     return file_path(root, Kind.ARCHIVE, number).with_suffix(".index")
 
 
-def write_archive(disk: Disk, root: Path, number: int, epoch: int, runs: Iterable[Finished]) -> list[tuple[str, int]]:
+def write_archive(disk: Disk, root: Path, number: int, epoch: int, runs: Iterable[Finished]) -> Places:
     """Write *runs*, which come oldest first, and sync all of it. Returns their ids and places."""
     path = file_path(root, Kind.ARCHIVE, number)
     remove_if_there(disk, path)
     remove_if_there(disk, index_path(root, number))
     offset = 0
-    ids: list[tuple[str, int]] = []
+    places = Places()
     hashes = array("Q")
     rows: list[bytes] = []
     newest = 0.0
@@ -143,7 +168,7 @@ def write_archive(disk: Disk, root: Path, number: int, epoch: int, runs: Iterabl
         waiting_bytes = 0
         for run in runs:
             line, crc = seal(run.body, crc)
-            ids.append((run.record.run_id, place(Kind.ARCHIVE, number, offset)))
+            places.add(run.record.run_id, place(Kind.ARCHIVE, number, offset))
             hashes.append(hash_of(run.record.run_id))
             rows.append(_ROW.pack(run.record.created_at, run.archived_at, offset, _STATUS_CODES[run.status]))
             newest = max(newest, run.archived_at)
@@ -168,7 +193,7 @@ def write_archive(disk: Disk, root: Path, number: int, epoch: int, runs: Iterabl
     finally:
         disk.close(file)
     disk.sync_directory(path.parent)
-    return ids
+    return places
 
 
 def find(archives: Iterable[Archive], gone: set[tuple[int, str]], files: Files, run_id: str) -> tuple[int, Line] | None:

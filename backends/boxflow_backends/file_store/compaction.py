@@ -9,6 +9,7 @@ do. A crash before leaves files that do not count, a crash after leaves files th
 from __future__ import annotations
 
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from heapq import merge
@@ -18,7 +19,7 @@ import attrs
 import msgspec
 
 from boxflow.model import Delete, Item, Put
-from boxflow_backends.file_store.archive import Archive, Finished, find, finished, write_archive
+from boxflow_backends.file_store.archive import Archive, Finished, Places, find, finished, write_archive
 from boxflow_backends.file_store.disk import Disk, remove_if_there, write_all
 from boxflow_backends.file_store.lines import (
     ENDING,
@@ -45,7 +46,7 @@ _MERGE_COUNT = 8
 _MERGE_UP_TO_BYTES = 1 << 30
 # After so many lines the thread gives way, so that the event loop never waits long for the interpreter.
 _LINES_AT_ONCE = 64
-# Lines of segments are held in memory up to this; behind it they are read again from their places.
+# Segments are held in memory up to this; lines of later ones are read from their places.
 _HELD_BYTES = 32 << 20
 
 
@@ -80,8 +81,8 @@ class Compacted:
     """
 
     upto: int
-    carried: list[tuple[str, int]] = attrs.field(factory=list[tuple[str, int]])
-    archived: list[tuple[str, int]] = attrs.field(factory=list[tuple[str, int]])
+    carried: Places = attrs.field(factory=Places)
+    archived: Places = attrs.field(factory=Places)
     archives: tuple[Archive, ...] = ()
     ended: frozenset[str] = frozenset()
     gone: set[tuple[int, str]] = attrs.field(factory=set[tuple[int, str]])
@@ -89,14 +90,14 @@ class Compacted:
     checkpoint_bytes: int = 0
 
 
-@attrs.define
-class _Touched:
-    """A run of which the segments say something: its lines there, and whether they begin with its creation.
+class _Touched(msgspec.Struct, gc=False):
+    """A run of which the segments say something: where, and whether they begin with its creation.
 
-    A line is held as it was read, or by its place once too many are held.
+    Like all that a compaction has one of for each run, it is out of sight of the garbage collector, whose passes over
+    so many objects would be pauses of the event loop.
     """
 
-    lines: list[Line | int] = attrs.field(factory=list["Line | int"])
+    places: array[int]
     is_new: bool = False
     base: int | None = None
 
@@ -233,7 +234,7 @@ class Compaction:
             else:
                 sources.append(fresh)
         for source in sources:
-            done.archived += write_archive(self._disk, self._root, next_archive, plan.epoch, source)
+            done.archived.extend(write_archive(self._disk, self._root, next_archive, plan.epoch, source))
             archives.append(Archive(self._disk, self._root, next_archive))
             next_archive += 1
         # Newest first: that is the order in which an id is looked up.
@@ -255,12 +256,14 @@ class Compaction:
             crc = int(first.after, 16)
         for number in range(self._plan.covered + 1, self._plan.upto + 1):
             path = file_path(self._root, Kind.LOG, number)
+            self._held_bytes += self._disk.size(path)
+            if self._held_bytes <= _HELD_BYTES:
+                files.hold(number)
             for offset, raw, whole in lines_of(self._disk, path):
                 after = checked(raw, crc) if whole else None
                 if after is None:
                     raise damaged(path, offset, "the checksum is wrong")
                 crc = after
-                self._held_bytes += len(raw)
                 self._read_line(decode(raw), place(Kind.LOG, number, offset), files, gone)
                 self._give_way()
         return f"{crc:08x}", gone
@@ -268,12 +271,12 @@ class Compaction:
     def _read_line(self, line: Line, where: int, files: Files, gone: set[tuple[int, str]]) -> None:
         match line.op:
             case "create":
-                self._touched[line.run] = _Touched([line if self._held_bytes < _HELD_BYTES else where], is_new=True)
+                self._touched[line.run] = _Touched(array("Q", (where,)), is_new=True)
             case "append":
                 touched = self._touched.get(line.run)
                 if touched is None:
-                    touched = self._touched[line.run] = _Touched()
-                touched.lines.append(line if self._held_bytes < _HELD_BYTES else where)
+                    touched = self._touched[line.run] = _Touched(array("Q"))
+                touched.places.append(where)
             case "delete":
                 self._touched.pop(line.run, None)
                 self._dropped.add(line.run)
@@ -309,9 +312,9 @@ class Compaction:
                     continue
                 touched.base = found[0]
                 gone.add((number_of(found[0]), run_id))
-            head = _line(files, touched.lines[-1]).head
+            head = files.line(touched.places[-1]).head
             if head is not None and head.status.is_final:
-                first = _line(files, touched.lines[0] if touched.base is None else touched.base)
+                first = files.line(touched.places[0] if touched.base is None else touched.base)
                 assert first.record is not None, "a run begins with its record"
                 ended.append(((first.record.created_at, run_id), run_id))
             else:
@@ -333,14 +336,14 @@ class Compaction:
                 body = raw[:-ENDING] + b"}"
                 if key.op == "run":
                     if key.run not in self._touched and key.run not in self._dropped:
-                        done.carried.append((key.run, checkpoint.add(body)))
+                        done.carried.add(key.run, checkpoint.add(body))
                 elif key.op == "item":
                     put = key.changes[0].put
                     if put is not None and (put.collection, put.key) not in self._items:
                         checkpoint.add(body)
             for run_id in alive:
                 body = self._joined(run_id, files)[1]
-                done.carried.append((run_id, checkpoint.add(body)))
+                done.carried.add(run_id, checkpoint.add(body))
                 self._give_way()
             for item in self._items.values():
                 if item is not None:
@@ -355,8 +358,8 @@ class Compaction:
     def _joined(self, run_id: str, files: Files) -> tuple[Line, bytes]:
         """All lines of a run as one: its record, its newest head, and its whole journal."""
         touched = self._touched[run_id]
-        held = touched.lines if touched.base is None else [touched.base, *touched.lines]
-        lines = [_line(files, one) for one in held]
+        places = touched.places if touched.base is None else [touched.base, *touched.places]
+        lines = [files.line(where) for where in places]
         journal = b",".join(part for line in lines if (part := bytes(line.outcomes)[1:-1]))
         joined = Line(
             op="run",
@@ -447,10 +450,6 @@ class _StoppedError(Exception):
 def item_line(item: Item) -> Line:
     """The line that keeps *item* in a checkpoint."""
     return Line(op="item", changes=as_lines([Put(item)]))
-
-
-def _line(files: Files, held: Line | int) -> Line:
-    return files.line(held) if isinstance(held, int) else held
 
 
 def _key(raw: bytes) -> _Key:

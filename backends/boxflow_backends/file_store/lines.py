@@ -16,7 +16,7 @@ import msgspec
 
 from boxflow.errors import StoreCorruptError
 from boxflow.model import Change, Delete, Head, Item, Outcome, Put, RunRecord
-from boxflow_backends.file_store.disk import Disk
+from boxflow_backends.file_store.disk import Disk, read_whole
 
 FORMAT = 1
 
@@ -190,6 +190,12 @@ class Files:
         self._disk = disk
         self._root = root
         self._files: dict[int, int] = {}
+        self._held: dict[int, bytes] = {}
+
+    def hold(self, number: int) -> None:
+        """Keep a whole segment in memory, whose lines have been checked and are going to be read."""
+        path = file_path(self._root, Kind.LOG, number)
+        self._held[place(Kind.LOG, number, 0) >> _OFFSET_BITS] = read_whole(self._disk, path)
 
     def __enter__(self) -> Files:
         return self
@@ -213,6 +219,10 @@ class Files:
     def raw(self, where: int) -> bytes:
         """The bytes of the line that begins at *where*, checked, without the newline."""
         code = where >> _OFFSET_BITS
+        held = self._held.get(code)
+        if held is not None:
+            offset = offset_of(where)
+            return held[offset : held.index(b"\n", offset)]
         file = self._files.get(code)
         if file is None:
             file = self._files[code] = self._disk.open(self.path(where))

@@ -77,7 +77,7 @@ class Session:
             self.state: State = found.state
             self.log = self._begin_log(found)
             # No token of an earlier opening can be issued again.
-            self.last_token = self.log.epoch << 32
+            self._last_token = self.log.epoch << 32
         except BaseException:
             abandon()
             raise
@@ -101,6 +101,11 @@ class Session:
         )
         log.sealed.update(found.sealed)
         return log
+
+    def next_token(self) -> int:
+        """A token that no fence has had."""
+        self._last_token += 1
+        return self._last_token
 
     def check_open(self) -> None:
         """Refuse what comes after a failure, or after closing began.
@@ -256,12 +261,12 @@ class Session:
             self._switch_archives(done)
         for begin in range(0, len(done.archived), _SWITCHED_AT_ONCE):
             with self.lock:
-                for run_id, where in done.archived[begin : begin + _SWITCHED_AT_ONCE]:
+                for run_id, where in done.archived.part(begin, begin + _SWITCHED_AT_ONCE):
                     self._switch_archived(run_id, where, done)
             time.sleep(0.0002)
         for begin in range(0, len(done.carried), _SWITCHED_AT_ONCE):
             with self.lock:
-                for run_id, where in done.carried[begin : begin + _SWITCHED_AT_ONCE]:
+                for run_id, where in done.carried.part(begin, begin + _SWITCHED_AT_ONCE):
                     self._switch_carried(run_id, where, done.upto)
             time.sleep(0.0002)
 
@@ -270,11 +275,11 @@ class Session:
         state = self.state
         kept = {archive.number for archive in done.archives}
         gone = done.gone | {entry for entry in state.gone if entry[0] in kept}
-        places = dict(done.archived)
+        places = dict(done.archived.part(0, len(done.archived)))
         for archive, run_id in state.gone - done.all_gone:
             if archive not in kept and run_id in places:
                 gone.add((number_of(places[run_id]), run_id))
-        for run_id, where in done.archived:
+        for run_id, where in places.items():
             run = state.index.runs.get(run_id)
             if run is None:
                 if run_id in done.ended:

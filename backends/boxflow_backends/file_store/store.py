@@ -120,8 +120,7 @@ class FileStore:
                 session.check_open()
                 run = session.state.index.runs.get(run_id)
                 if run is not None:
-                    session.last_token += 1
-                    run.token = session.last_token
+                    run.token = session.next_token()
                     return Fence(run.token)
             if not await self._bring_back(session, run_id):
                 raise RunNotFoundError(run_id)

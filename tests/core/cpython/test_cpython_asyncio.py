@@ -31,9 +31,9 @@ NEWER = {"test_staggered": (3, 13)}
 """Modules that an older Python does not have."""
 
 DO_NOT_APPLY: dict[str, dict[str, str]] = {}
-"""By module: each test that does not apply to the private loop, as `Class.method`, with the reason. Everything else passes.
+"""By module: each test that does not apply to the private loop, as `Class.method`, with the reason.
 
-Empty: all of them apply.
+Everything else passes. Empty: all of them apply.
 """
 
 found = importlib.util.find_spec("test") is not None and importlib.util.find_spec("test.test_asyncio") is not None

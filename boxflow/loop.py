@@ -11,6 +11,7 @@ What is the same whenever the same outcomes are delivered in the same order:
   order `TaskGroup` cancels: they hash by creation number;
 - the order in which `asyncio.as_completed` begins coroutines, which it keeps in a set by memory address;
 - the order in which anyio's cancel scopes cancel their tasks, although they keep each other in sets by memory address;
+- the order in which `asyncio.as_completed` starts what it is given in a list, although it goes through a set, too;
 - when the finalizers of dropped objects run: at the drop, or between two drains. The cyclic garbage collector is paused
   during a drain, since it would run them in the middle of the body, whenever others have allocated enough.
 
@@ -45,7 +46,15 @@ from weakref import WeakValueDictionary
 
 from boxflow.errors import NotDurableError
 from boxflow.loop_refusals import refused
-from boxflow.loop_tasks import Retry, WorkflowFuture, WorkflowHandle, WorkflowTask, WorkflowTimer
+from boxflow.loop_tasks import (
+    ENSURE_FUTURE,
+    Completing,
+    Retry,
+    WorkflowFuture,
+    WorkflowHandle,
+    WorkflowTask,
+    WorkflowTimer,
+)
 
 if sys.version_info >= (3, 14):
     # Since 3.14 the current task is kept per thread, before that per loop.
@@ -129,6 +138,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._batch: list[tuple[int, list[WorkflowHandle | WorkflowTimer]]] = []
         self._batch_reason: str | None = None
         self._in_cancel = False
+        self._completing = Completing()
         self._asyncgens: WeakValueDictionary[int, AsyncGenerator[Any, Any]] | None = None
         self._dropped_asyncgens: dict[int, AsyncGenerator[Any, Any]] = {}
         self._last_asyncgen = 0
@@ -423,12 +433,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             raise TypeError(f"a coroutine was expected, got {coro!r}")
         if not self._admitting:
             self._refuse_task(coro)
-        code = sys._getframe(1).f_code
-        if (code is _ENSURE or code is _ENSURE_WITHIN) and (task := self._as_completed(coro)) is not None:
-            return task
-        return self._new_task(coro, name, context)
+        if sys._getframe(1).f_code in ENSURE_FUTURE:  # noqa: SLF001 # see `Completing`
+            task = self._completing.task_for(coro, self._make_task)
+            if task is not None:
+                return task
+        return self._make_task(coro, name, context)
 
-    def _new_task(self, coro: Any, name: object = None, context: Context | None = None) -> WorkflowTask[Any]:
+    def _make_task(self, coro: Any, name: object = None, context: Context | None = None) -> WorkflowTask[Any]:
         self._last_number += 1
         self._last_task += 1
         task = WorkflowTask[Any](
@@ -443,36 +454,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         # Held until it is done: a task that nobody else holds must not vanish at the collector's discretion.
         self._tasks.append(task)
         return task
-
-    def _as_completed(self, coro: Any) -> WorkflowTask[Any] | None:
-        """The task of *coro*, when `asyncio.as_completed` makes tasks; None otherwise.
-
-        It makes them in the order in which a set of coroutines iterates, which is that of memory addresses. So all of them
-        are made here, in the order in which the body gave them, as soon as the first is asked for.
-
-        :raises NotDurableError: the body gave them in something that has no order, or can be iterated only once
-        """
-        task = self._ahead.pop(id(coro), None)
-        if task is not None:
-            return task
-        # Behind us: `ensure_future` (in 3.11 two of them), the comprehension (a frame of its own until 3.11), the caller.
-        frame = sys._getframe(2)
-        for _ in range(3):
-            if frame.f_code is _AS_COMPLETED or frame.f_back is None:
-                break
-            frame = frame.f_back
-        if frame.f_code is not _AS_COMPLETED:
-            return None
-        given = frame.f_locals.get("fs", frame.f_locals.get("aws"))
-        if not isinstance(given, Sequence | MappingView) or isinstance(given, Set):
-            raise NotDurableError(
-                f"`asyncio.as_completed` got coroutines in a {type(given).__name__}, and begins them in the order of their "
-                "memory addresses, which no replay can repeat; pass a list of them"
-            )
-        for each in dict.fromkeys(cast("Iterable[Any]", given)):
-            if asyncio.iscoroutine(each):
-                self._ahead[id(each)] = self._new_task(each)
-        return self._ahead.pop(id(coro), None)
 
     def _refuse_task(self, coro: Any) -> None:
         if self._thread is not None or (self.violation is not None and not self._closed):

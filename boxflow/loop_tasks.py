@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import sys
 from abc import ABCMeta
-from collections.abc import Callable, Coroutine
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, MappingView, Sequence, Set
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
+from boxflow.errors import NotDurableError
 from boxflow.loop_refusals import as_not_durable
 
 T = TypeVar("T")
@@ -279,3 +282,70 @@ def guarded(coroutine: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
     guard: Any = Guard(coroutine.send, _NONE_FOREVER)
     guard.coroutine = coroutine
     return guard  # type: ignore[no-any-return] # registered as a Coroutine, which `map` does not know
+
+
+ENSURE_FUTURE = frozenset(
+    getattr(asyncio.tasks, name).__code__
+    for name in ("ensure_future", "_ensure_future")
+    if hasattr(asyncio.tasks, name)
+)
+"""The code of the function with which `asyncio.as_completed` makes its tasks (3.11 has a private one, too)."""
+
+# The code that makes them, and what it calls what it was given: a function until 3.12, a class since 3.13.
+_AS_COMPLETED = (
+    {asyncio.tasks._AsCompletedIterator.__init__.__code__: "aws"}
+    if hasattr(asyncio.tasks, "_AsCompletedIterator")
+    else {asyncio.as_completed.__code__: "fs"}
+)
+_ORDERED = (Sequence, Mapping, MappingView, deque)
+
+
+class Completing:
+    """Makes the tasks of `asyncio.as_completed` in the order in which it was given their coroutines.
+
+    It puts the coroutines in a set, which goes by their memory addresses, and then makes a task for each. So when it asks
+    for the first, all are made, in the right order, and handed out as it asks for them.
+    """
+
+    __slots__ = ("_made",)
+
+    def __init__(self) -> None:
+        self._made: dict[Any, WorkflowTask[Any]] | None = None
+
+    def task_for(self, coroutine: Any, make: Callable[[Any], WorkflowTask[Any]]) -> WorkflowTask[Any] | None:
+        """The task for *coroutine*, if `as_completed` asks for it; else None.
+
+        :raises NotDurableError: the order in which it was given is lost
+        """
+        if self._made and (task := self._made.pop(coroutine, None)) is not None:
+            return task
+        given = _given_to_as_completed()
+        if given is None:
+            return None
+        if not isinstance(given, _ORDERED):
+            if isinstance(given, Set) and len(given) < 2:
+                return None
+            coroutine.close()
+            raise NotDurableError(
+                f"`asyncio.as_completed()` was given coroutines in a {type(given).__name__}, whose order it loses in a set; "
+                "their order must be the same on replay: give it a list"
+            )
+        if not any(each is coroutine for each in given):
+            # Made by `ensure_future` around another awaitable.
+            return None
+        self._made = {each: make(each) for each in dict.fromkeys(given) if asyncio.iscoroutine(each)}
+        return self._made.pop(coroutine)
+
+
+def _given_to_as_completed() -> Any:
+    """What `as_completed` was given, if the task that is being made is for it; else None."""
+    # Above are `task_for`, `create_task` and `ensure_future`; then come its private half and the comprehension, or not.
+    frame = sys._getframe(3).f_back
+    for _ in range(3):
+        if frame is None:
+            break
+        name = _AS_COMPLETED.get(frame.f_code)
+        if name is not None:
+            return frame.f_locals[name]
+        frame = frame.f_back
+    return None

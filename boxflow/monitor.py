@@ -82,7 +82,9 @@ class BlockingMonitor:
             elif running is None and drains == self._drains:
                 self._wake.clear()
                 self._asleep = True
-                self._wake.wait()
+                # Asked again after the clearing: a call for us that came just before it is not slept through.
+                if not self._stopped and drains == self._drains:
+                    self._wake.wait()
 
     def _report(self, run_id: str | None, drain: int) -> None:
         self._reported = drain

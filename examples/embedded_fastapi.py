@@ -1,6 +1,6 @@
 """boxflow inside a FastAPI app: the app's lifespan is the engine's, its webhooks and events are two more routes.
 
-    uvicorn examples.embedded_fastapi:app          # with the state in the directory `state`
+uvicorn examples.embedded_fastapi:app          # with the state in the directory `state`
 """
 
 import os

@@ -21,7 +21,9 @@ urllib.request.urlopen(urllib.request.Request(url, body, method="POST"))
 
 async def start_agent(prompt: str, webhook_url: str) -> int:
     """Hand the work to somebody else and return at once; here that is a process on this machine."""
-    agent = await asyncio.create_subprocess_exec(sys.executable, "-c", AGENT, prompt, webhook_url, start_new_session=True)
+    agent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", AGENT, prompt, webhook_url, start_new_session=True
+    )
     return agent.pid
 
 

@@ -1,6 +1,6 @@
 """Unit tests of a workflow: in memory, with no network, and three days take no time at all.
 
-    pytest examples/unit_test_offline.py
+pytest examples/unit_test_offline.py
 """
 
 import asyncio

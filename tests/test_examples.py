@@ -105,7 +105,12 @@ def test_a_person_approves_from_a_second_terminal_after_a_restart(tmp_path: Path
     question = tmp_path / "question.json"
     for life in ("first", "second"):
         process = subprocess.Popen(
-            [sys.executable, *demo], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, *demo],
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         deadline = time.monotonic() + 40
         while not question.exists() and time.monotonic() < deadline and process.poll() is None:

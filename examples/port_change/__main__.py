@@ -44,7 +44,9 @@ def main() -> None:
         asyncio.run(show(console, place, work_s, answers))
     except KeyboardInterrupt:
         again = shlex.join([sys.executable, "-m", "examples.port_change", "--directory", str(place.directory)])
-        console.print(f"\nstopped. Nothing is lost, and the agents are still at work; go on with\n  {again}", soft_wrap=True)
+        console.print(
+            f"\nstopped. Nothing is lost, and the agents are still at work; go on with\n  {again}", soft_wrap=True
+        )
         sys.exit(130)
     if arguments.prove:
         console.print(Rule("the hard proof"))
@@ -58,9 +60,13 @@ def parse() -> argparse.Namespace:
         description="Port one change to three SDKs: agents in boxes, a person who approves, and a process that dies.",
     )
     parser.add_argument("--yes", action="store_true", help="approve by itself")
-    parser.add_argument("--feedback", metavar="TEXT", help="with --yes or approve: first send the agents back with this")
+    parser.add_argument(
+        "--feedback", metavar="TEXT", help="with --yes or approve: first send the agents back with this"
+    )
     parser.add_argument("--fast", action="store_true", help="agents think for less than a second")
-    parser.add_argument("--directory", type=Path, help="where everything is kept; a new one unless given. Again: goes on")
+    parser.add_argument(
+        "--directory", type=Path, help="where everything is kept; a new one unless given. Again: goes on"
+    )
     parser.add_argument("--prove", action=argparse.BooleanOptionalAction, default=True, help="kill it again and again")
     parser.add_argument("--seed", type=int, default=1, help="when it is killed")
     commands = parser.add_subparsers(dest="command", metavar="approve DIRECTORY")
@@ -124,7 +130,9 @@ async def review(
 
 
 def report(console: Console, place: Place, result: Ported, left: int) -> None:
-    console.print(f"\n[bold green]published[/] as branch {result.branch}, after {result.rounds} round(s); boxes left: {left}")
+    console.print(
+        f"\n[bold green]published[/] as branch {result.branch}, after {result.rounds} round(s); boxes left: {left}"
+    )
     for subject in commits_of(place.repository, result.branch):
         console.print(f"  {subject}")
     console.print("\nWhere to look at it:", style="bold")

@@ -30,5 +30,7 @@ def answer_question(place: Place, verdict: Verdict) -> str:
     try:
         answer(url, verdict)
     except urllib.error.URLError as error:
-        raise SystemExit(f"the demo does not answer ({error.reason}); start it again with the same --directory") from None
+        raise SystemExit(
+            f"the demo does not answer ({error.reason}); start it again with the same --directory"
+        ) from None
     return "approved" if verdict.approved else f"sent back: {verdict.feedback}"

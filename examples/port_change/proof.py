@@ -137,9 +137,13 @@ async def kill_often(console: Console, victim: Victim, records: int, chance: ran
             return kills
         kills += 1
         absent_s = chance.choice([0.0, 0.0, 2 * WORK_S])
-        console.print(f"  kill {kills:>2}   {after_s * 1000:4.0f} ms after record {len(victim.seen):>2}   {victim.last()}")
+        console.print(
+            f"  kill {kills:>2}   {after_s * 1000:4.0f} ms after record {len(victim.seen):>2}   {victim.last()}"
+        )
         if absent_s:
-            console.print(f"            dead for {absent_s:g} s; an agent that calls meanwhile calls in vain, and again")
+            console.print(
+                f"            dead for {absent_s:g} s; an agent that calls meanwhile calls in vain, and again"
+            )
             await asyncio.sleep(absent_s)
         target = len(victim.seen) + chance.randint(1, 2 * KILL_ABOUT_EVERY - 1)
 
@@ -174,7 +178,9 @@ async def look(place: Place) -> Found:
             gaps += [run.id] if [outcome.seq for outcome in outcomes] != list(range(1, len(outcomes) + 1)) else []
             open_runs += [] if (await run.status()).is_final else [run.id]
         boxes = [box.id for box in await engine.boxes.list()]
-    boxes += [entry.name for entry in place.boxes.iterdir() if not entry.name.startswith(".") and entry.name not in boxes]
+    boxes += [
+        entry.name for entry in place.boxes.iterdir() if not entry.name.startswith(".") and entry.name not in boxes
+    ]
     return Found(
         result=result,
         tree=tree_of(place.repository, result.branch),
@@ -211,7 +217,11 @@ def judge(console: Console, expected: Found, found: Found, kills: int) -> bool:
         ("killed with SIGKILL", f"{kills} times", kills >= 5),
         ("outcomes recorded", f"{found.records}, as undisturbed", found.records == expected.records),
         ("result, patch by patch", "the same", found.result == expected.result),
-        ("published tree and commits", found.tree[:12], (found.tree, found.commits) == (expected.tree, expected.commits)),
+        (
+            "published tree and commits",
+            found.tree[:12],
+            (found.tree, found.commits) == (expected.tree, expected.commits),
+        ),
         ("steps recorded twice", _count(found.twice), not found.twice),
         ("journals with gaps", _count(found.gaps), not found.gaps),
         ("runs left open", _count(found.open_runs), not found.open_runs),

@@ -25,7 +25,12 @@ hooks: dict[str, Webhook] = {}
 async def agent(ctx: Context, payload: None) -> dict[str, Any]:
     hook = hooks[ctx.run_id] = await ctx.create_webhook("done")
     request = await ctx.wait_for_webhook("wait", hook)
-    return {"method": request.method, "query": dict(request.query), "text": request.text, "type": request.headers.get("content-type")}
+    return {
+        "method": request.method,
+        "query": dict(request.query),
+        "text": request.text,
+        "type": request.headers.get("content-type"),
+    }
 
 
 @workflow
@@ -123,7 +128,16 @@ async def test_forged_foreign_and_outlived_tokens_get_the_same_404() -> None:
         while not (await (await server.engine.get("gone")).status()).is_final:
             await asyncio.sleep(0)
         await server.engine.store.delete_run("gone")
-        tokens = ["x", "x.y", hook.token[:-1], hook.token + "A", f"{hook.token[:-2]}AA", foreign.token, gone.token, "%00"]
+        tokens = [
+            "x",
+            "x.y",
+            hook.token[:-1],
+            hook.token + "A",
+            f"{hook.token[:-2]}AA",
+            foreign.token,
+            gone.token,
+            "%00",
+        ]
         answers = [await server.client.post(f"/webhooks/{token}") for token in tokens]
         assert {answer.status_code for answer in answers} == {404}
         assert len({answer.text for answer in answers}) == 1
@@ -192,7 +206,9 @@ async def test_an_event_whose_body_is_not_json_is_answered_with_400(body: bytes)
         assert await server.engine.store.list_items("mail") == []
 
 
-@pytest.mark.parametrize("body", [b'"\\ud800"', b"1" + b"0" * 300, b"1e400", b'{"a": 1, "a": 2}', b"[" * 400 + b"]" * 400])
+@pytest.mark.parametrize(
+    "body", [b'"\\ud800"', b"1" + b"0" * 300, b"1e400", b'{"a": 1, "a": 2}', b"[" * 400 + b"]" * 400]
+)
 async def test_json_that_no_journal_can_keep_is_refused_and_never_a_500(body: bytes) -> None:
     async with serving() as server:
         answer = await server.client.post("/events/e", content=body)
@@ -274,8 +290,17 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_sends_nothing() ->
             sent.append(message)
 
         path = f"/webhooks/{hook.token}"
-        scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": []}
-        await app({**scope, "root_path": "", "scheme": "http", "server": ("app", 80), "http_version": "1.1"}, receive, send)
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": [],
+        }
+        await app(
+            {**scope, "root_path": "", "scheme": "http", "server": ("app", 80), "http_version": "1.1"}, receive, send
+        )
         await settle()
         assert await (await server.engine.get("r")).status() is RunStatus.WAITING
         assert await server.engine.store.list_items("mail") == []

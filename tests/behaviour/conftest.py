@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from behaviour.support import Machine, in_memory
+
 from boxflow_backends.file_store import FileStore
 
 

@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from boxflow_backends.memory_store import MemoryStore
-
 from boxflow import Engine, Outcome, Run, RunStatus, Workflow
 from boxflow.ports import Store
+from boxflow_backends.memory_store import MemoryStore
 
 
 class CutOffStore:

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from behaviour.support import Machine, until, until_recorded
 
-from boxflow import Context, RunStatus, workflow
+from boxflow import Context, NotDurableError, RunStatus, workflow
 
 
 class Steps:
@@ -93,8 +93,7 @@ async def test_each_branch_gets_its_own_result_live_and_on_replay(machine: Machi
         await steps.release(order)
         await until_recorded(run, "step_done", count)
         await until(run, RunStatus.WAITING)
-        if gather is not with_as_completed:
-            assert [outcome.occurrence - 1 for outcome in await run.history()] == order
+        assert [outcome.occurrence - 1 for outcome in await run.history()] == order
     async with machine.running(main) as engine:
         await engine.notify("go")
         assert await (await engine.get("r")).result() == list(range(count))
@@ -191,3 +190,41 @@ async def test_locks_queues_and_semaphores_work_in_a_body_and_replay(machine: Ma
         assert await (await engine.get("r")).result() == 8
     assert lives[0] == lives[-1]
     assert len(lives) == 2
+
+
+async def test_as_completed_refuses_what_has_no_order_of_its_own(memory_machine: Machine) -> None:
+    async def echo(n: int) -> int:
+        return n
+
+    @workflow
+    async def main(ctx: Context, payload: None) -> list[str]:
+        said: list[str] = []
+        for unordered in (iter, set):
+            coroutines = [ctx.run("same", echo, n) for n in range(3)]
+            try:
+                for one in asyncio.as_completed(unordered(coroutines)):
+                    await one
+            except NotDurableError as error:
+                said.append(str(error))
+            for coroutine in coroutines:
+                coroutine.close()
+        return said
+
+    async with memory_machine.running(main) as engine:
+        from_iterator, from_set = await engine.run(main)
+    assert "`asyncio.as_completed` got coroutines in a list_iterator" in from_iterator
+    assert "in a set, and begins them in the order of their memory addresses" in from_set
+    assert "pass a list of them" in from_set
+
+
+async def test_as_completed_takes_tasks_in_whatever_they_come(memory_machine: Machine) -> None:
+    async def echo(n: int) -> int:
+        return n
+
+    @workflow
+    async def main(ctx: Context, payload: None) -> list[int]:
+        tasks = {asyncio.create_task(ctx.run("same", echo, n)) for n in range(3)}
+        return sorted([await one for one in asyncio.as_completed(tasks)])
+
+    async with memory_machine.running(main) as engine:
+        assert await engine.run(main) == [0, 1, 2]

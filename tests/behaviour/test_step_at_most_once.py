@@ -57,7 +57,7 @@ async def test_a_step_that_ended_before_the_crash_keeps_its_outcome(machine: Mac
 
     async with machine.crashing(main) as engine:
         run = await engine.start(main, run_id="r")
-        while "waiting" != await run.status():
+        while await run.status() != "waiting":
             await asyncio.sleep(0.001)
     async with machine.running(main) as engine:
         await engine.notify("go")

@@ -157,7 +157,10 @@ async def test_a_forged_and_a_foreign_token_are_unknown_and_say_the_same(memory_
 async def test_two_engines_with_the_same_secret_understand_each_others_tokens_but_know_only_their_runs(
     memory_machine: Machine,
 ) -> None:
-    async with memory_machine.running(collect, secret="s3cret") as one, in_memory().running(collect, secret="s3cret") as two:
+    async with (
+        memory_machine.running(collect, secret="s3cret") as one,
+        in_memory().running(collect, secret="s3cret") as two,
+    ):
         hook = await begin(one, "r")
         with pytest.raises(WebhookTokenError):
             await two.deliver_webhook(hook.token, post("x"))

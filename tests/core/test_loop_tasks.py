@@ -6,8 +6,10 @@ import asyncio
 import contextvars
 import gc
 import logging
+import random
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import coroutine
 from typing import Any
 
@@ -294,6 +296,80 @@ def test_debug_mode_can_be_turned_on() -> None:
     loop.set_debug(True)
     assert loop.get_debug()
     assert "created at" in repr(loop.create_future())
+
+
+# --- as_completed ----------------------------------------------------------------------------------------------------
+
+
+async def noting(index: int, order: list[int]) -> int:
+    order.append(index)
+    await asyncio.sleep(100 - index)
+    return index
+
+
+def shuffled(order: list[int], seed: int, count: int = 12) -> list[Any]:
+    """Coroutines whose memory addresses have another order than they."""
+    made = [noting(index, order) for index in range(count)]
+    places = list(range(count))
+    random.Random(seed).shuffle(places)
+    coroutines: list[Any] = [None] * count
+    for place, coro in zip(places, made, strict=True):
+        coroutines[place] = coro
+    return coroutines
+
+
+@pytest.mark.parametrize("container", [list, tuple, dict.fromkeys, deque], ids=["list", "tuple", "dict", "deque"])
+def test_as_completed_starts_what_it_is_given_in_its_order(container: Callable[[list[Any]], Any]) -> None:
+    async def body() -> list[int]:
+        coroutines = shuffled(order, seed)
+        expected.extend(coro.cr_frame.f_locals["index"] for coro in coroutines)
+        return [await each for each in asyncio.as_completed(container(coroutines))]
+
+    for seed in range(5):
+        order: list[int] = []
+        expected: list[int] = []
+        loop, task = begin(body())
+        assert order == expected
+        fire_all(loop)
+        assert task.result() == list(reversed(range(12)))
+        assert [each.get_name() for each in loop.tasks()] == []
+
+
+def test_as_completed_takes_tasks_and_coroutines_mixed_and_repeated() -> None:
+    async def body() -> list[int]:
+        order: list[int] = []
+        first = asyncio.create_task(noting(1, order))
+        second, third = noting(2, order), noting(3, order)
+        found = [await each for each in asyncio.as_completed([third, first, second, third], timeout=200)]
+        assert order == [1, 3, 2]
+        return found
+
+    loop, task = begin(body())
+    fire_all(loop)
+    assert task.result() == [3, 2, 1]
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.parametrize("container", [iter, set, lambda coroutines: (coro for coro in coroutines)])
+def test_as_completed_says_so_when_the_order_is_lost(container: Callable[[list[Any]], Any]) -> None:
+    async def body() -> None:
+        for each in asyncio.as_completed(container([noting(index, []) for index in range(3)])):
+            await each
+
+    _, task = begin(body())
+    assert isinstance(task.exception(), NotDurableError)
+    assert "give it a list" in str(task.exception())
+    gc.collect()
+
+
+def test_as_completed_of_a_set_of_tasks_has_their_order() -> None:
+    async def body() -> list[int]:
+        tasks = {asyncio.create_task(noting(index, [])) for index in range(3)}
+        return [await each for each in asyncio.as_completed(tasks)]
+
+    loop, task = begin(body())
+    fire_all(loop)
+    assert task.result() == [2, 1, 0]
 
 
 # --- asynchronous generators -----------------------------------------------------------------------------------------

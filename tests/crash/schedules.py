@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ from boxflow import Engine, RunStatus, StepInfo
 from boxflow.errors import RunEndedError, RunNotFoundError, WebhookTokenError
 from boxflow.execution import Execution
 from boxflow.journal import MailWait, StepCall
-from boxflow.mail import WebhookRequest
+from boxflow.mail import WebhookRequest, make_token
 from boxflow.model import Outcome, RunRecord
 from boxflow.runs import Run
 from boxflow.workflow import Workflow
@@ -39,6 +39,7 @@ from tests.crash.interpreter import STAGE, TRACES, decode_plan, planned
 from tests.crash.plans import Generator
 from tests.crash.recorded_store import Appended, BrokenPromise, CallKey, Created, RecordedStore, Write
 
+SECRET = b"of a test"
 START = 1_700_000_000.0
 RUN_ID = "r"
 EVERY_RUN_LIVES = 100_000
@@ -172,18 +173,17 @@ class WatchedExecution(Execution):
             self.law.check(self.record.run_id, self.length, (new, pending, timer, self.status, self.result))
 
 
-class WatchedEngine(Engine):
-    """An engine whose executions are held to the law."""
+def watch(engine: Engine, law: Law) -> Callable[[RunRecord], Execution]:
+    """Have every execution of *engine* held to *law*; gives what makes one."""
+    hub = engine._hub  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - no public way leads to what a body waits for
 
-    def hold_to(self, law: Law) -> None:
-        hub = self._hub
+    def execution(record: RunRecord, found: Workflow[Any, Any], payload: Any) -> Execution:
+        made = WatchedExecution(record, found, payload, hub)
+        made.law = law
+        return made
 
-        def execution(record: RunRecord, found: Workflow[Any, Any], payload: Any) -> Execution:
-            watched = WatchedExecution(record, found, payload, hub)
-            watched.law = law
-            return watched
-
-        hub.execution = execution  # type: ignore[method-assign] # the one place through which every execution is made
+    hub.execution = execution  # type: ignore[method-assign]
+    return lambda record: execution(record, planned, msgspec.json.decode(record.payload))
 
 
 class Life:
@@ -207,22 +207,23 @@ class Life:
         self._gates: list[asyncio.Future[None]] = []
         self._moves = 0
         self._broken: list[BaseException] = []
-        self._engine: WatchedEngine
+        self._engine: Engine
+        self._execution: Callable[[RunRecord], Execution]
         self.store: RecordedStore
 
     async def live(self) -> None:
         """Finish the run, and look at what is left."""
         self.store = await RecordedStore.after(self.past.writes, self._disk)
         residents = 0 if self.random.random() < 0.5 else EVERY_RUN_LIVES
-        engine = self._engine = WatchedEngine(
+        engine = self._engine = Engine(
             [planned],
             store=self.store,
             clock=HostClock(self._loop),
-            secret="schedules",  # noqa: S106 - of a test
+            secret=SECRET,
             max_resident_runs=residents,
             blocking_limit=None,
         )
-        engine.hold_to(self.law)
+        self._execution = watch(engine, self.law)
         STAGE.set(self)
         async with engine:
             run = await engine.start(planned, self.schedule.plan, run_id=RUN_ID)
@@ -306,7 +307,7 @@ class Life:
                 case "mail":
                     await engine.notify(message.subject, data, run_id=message.run_id)
                 case "webhook":
-                    token = engine._hub.webhook(message.run_id, message.subject).token
+                    token = make_token(SECRET, message.run_id, message.subject)
                     await engine.deliver_webhook(token, WebhookRequest(method="POST", body=msgspec.json.encode(data)))
                 case _:
                     await (await engine.get(message.run_id)).cancel("by the schedule")
@@ -346,7 +347,9 @@ class Life:
             head = stored.head
             outcomes = await self.store.read_journal(write.record.run_id)
             self.outcomes += len(outcomes)
-            execution = self._engine._hub.execution(stored.record, planned, msgspec.json.decode(stored.record.payload))
+            if outcomes and (write.record.run_id, 0) not in self.law.known:
+                raise BrokenPromise(f"run {write.record.run_id!r} was not watched")
+            execution = self._execution(stored.record)
             counting = execution.prepare(outcomes)
             execution.begin()
             for outcome in counting:

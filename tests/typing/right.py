@@ -161,7 +161,9 @@ async def use(engine: Engine) -> None:
     assert_type(await run.restart(), Run[str])
     assert_type(await run.fork(before="fetch", occurrence=2), Run[str])
     assert_type((await engine.notify("event", Verdict(True))).run_ids, tuple[str, ...])
-    found: AsyncIterator[Run[Any]] = engine.runs(status=[RunStatus.FAILED, "diverged"], workflow=review, label="a", limit=5)
+    found: AsyncIterator[Run[Any]] = engine.runs(
+        status=[RunStatus.FAILED, "diverged"], workflow=review, label="a", limit=5
+    )
     print([each.id async for each in found], by_name.id, (await engine.get("r")).labels)
     async with engine.boxes.create("mine") as box:
         print(box.id)

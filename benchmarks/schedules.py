@@ -2,9 +2,9 @@
 
     python -m benchmarks.schedules --count 10000 --seed 1
 
-A schedule here is one life of an engine that goes on from what a crash left: a random workflow, random messages, random
-moves, and a crash after a random write. What is checked in each of them stands in `tests/crash/schedules.py`. Exits with 1
-when a promise was broken, and says how to see that schedule again.
+A schedule here is one life of an engine that goes on from what a crash left: a random workflow, random messages,
+random moves, and a crash after a random write. What is checked in each of them stands in `tests/crash/schedules.py`.
+Exits with 1 when a promise was broken, and says how to see that schedule again.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@
     POST /webhooks/{token}   (any method)   hand a call to the run that made the webhook
     POST /events/{event_id}?run_id=...      send an event; the body is its JSON data
 
-A 2xx answer means: durably stored. Errors are problem details (RFC 9457): `{"title": ..., "status": ..., "detail": ...}`.
+A 2xx answer means: durably stored. Errors are problem details as in RFC 9457, such as
+`{"title": "Unknown webhook", "status": 404, "detail": ...}`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""How do parents and children find each other? A child is started once, and its end reaches every run that waits for it."""
+"""How do parents and children find each other?
+
+A child is started once, and its end reaches every run that waits for it.
+"""
 
 from __future__ import annotations
 

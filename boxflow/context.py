@@ -1,7 +1,7 @@
 """What a workflow body can do: `Context`, the durable side of every call.
 
-Everything here runs on the run's private loop. A method issues an operation, waits for its outcome, and turns the outcome
-into a value or an exception. Nothing here performs anything: the engine does, after the loop has been drained.
+Everything here runs on the run's private loop. A method issues an operation, waits for its outcome, and turns the
+outcome into a value or an exception. Nothing here performs anything: the engine does, after the loop has been drained.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple, cast, overload
 from uuid import UUID
 
 import attrs
@@ -169,15 +169,15 @@ class Context:
     def __repr__(self) -> str:
         return f"<Context of run {self.run_id!r}>"
 
-    # --- steps -------------------------------------------------------------------------------------------------
+    # --- steps --------------------------------------------------------------------------------------------------------
 
     @overload
     async def run(
         self,
         name: str,
-        fn: Callable[[Unpack[Ts]], Awaitable[R]],
+        fn: Callable[[*Ts], Awaitable[R]],
         /,
-        *args: Unpack[Ts],
+        *args: *Ts,
         retry: Retry | None = None,
         timeout: Duration | None = None,
         type: object = None,
@@ -188,9 +188,9 @@ class Context:
     async def run(
         self,
         name: str,
-        fn: Callable[[Unpack[Ts]], R],
+        fn: Callable[[*Ts], R],
         /,
-        *args: Unpack[Ts],
+        *args: *Ts,
         retry: Retry | None = None,
         timeout: Duration | None = None,
         type: object = None,
@@ -200,9 +200,9 @@ class Context:
     async def run(
         self,
         name: str,
-        fn: Callable[[Unpack[Ts]], Any],
+        fn: Callable[[*Ts], Any],
         /,
-        *args: Unpack[Ts],
+        *args: *Ts,
         retry: Retry | None = None,
         timeout: Duration | None = None,
         type: object = None,
@@ -276,11 +276,11 @@ class Context:
                 "make durable calls in the workflow body only"
             )
         return NotDurableError(
-            f"{name!r} was called outside of the workflow body of run {self.run_id!r}; a context works only in its body, "
-            "on the run's own event loop"
+            f"{name!r} was called outside of the workflow body of run {self.run_id!r}; a context works only in its "
+            "body, on the run's own event loop"
         )
 
-    # --- time --------------------------------------------------------------------------------------------------
+    # --- time ---------------------------------------------------------------------------------------------------------
 
     def now(self) -> datetime:
         """The journal's time: when the newest outcome was recorded, as an aware UTC time. The same on replay."""
@@ -315,7 +315,7 @@ class Context:
             handle.cancel()
             self._execution.give_up(sleep)
 
-    # --- events, webhooks ----------------------------------------------------------------------------------------
+    # --- events, webhooks ---------------------------------------------------------------------------------------------
 
     @overload
     async def wait_for_event(
@@ -393,7 +393,7 @@ class Context:
 
         return cast(Notified, await self._internal(name, send, type=Notified))
 
-    # --- children, calls, cancel -----------------------------------------------------------------------------------
+    # --- children, calls, cancel --------------------------------------------------------------------------------------
 
     @overload
     async def invoke(
@@ -481,7 +481,7 @@ class Context:
         call = StepCall(fn, (), retry=retry, timeout_s=timeout_s, type=type, at_most_once=False)
         return await self._step(name, call)
 
-    # --- values that must not change on replay -----------------------------------------------------------------------
+    # --- values that must not change on replay ------------------------------------------------------------------------
 
     def uuid4(self) -> UUID:
         """A random UUID, the same on replay."""
@@ -495,7 +495,7 @@ class Context:
         """
         return self._execution.patched(change_id)
 
-    # --- boxes -------------------------------------------------------------------------------------------------------
+    # --- boxes --------------------------------------------------------------------------------------------------------
 
     def box(
         self,

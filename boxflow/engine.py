@@ -101,7 +101,7 @@ class Engine:
         """Stop: steps in flight are cancelled and run again at the next start; nothing recorded is lost."""
         await self._hub.__aexit__(kind, error, traceback)
 
-    # --- starting and finding runs -----------------------------------------------------------------------------------
+    # --- starting and finding runs ------------------------------------------------------------------------------------
 
     @overload
     async def start(

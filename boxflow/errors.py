@@ -119,7 +119,15 @@ class StepFailedError(BoxflowError):
     """
 
     def __init__(
-        self, name: str, *, occurrence: int, attempts: int, cause_type: str, cause_message: str, traceback: str, seq: int
+        self,
+        name: str,
+        *,
+        occurrence: int,
+        attempts: int,
+        cause_type: str,
+        cause_message: str,
+        traceback: str,
+        seq: int,
     ) -> None:
         times = "once" if attempts == 1 else f"{attempts} times"
         super().__init__(f"step {name!r} failed (tried {times}): {cause_type}: {cause_message}")
@@ -261,7 +269,10 @@ class CommandFailedError(SandboxError):
 
 
 class CommandTimeoutError(SandboxError, TimeoutError):
-    """A command ran past its deadline; its whole process tree was killed, `.stdout` and `.stderr` keep what it wrote."""
+    """A command ran past its deadline, and its whole process tree was killed.
+
+    `.stdout` and `.stderr` keep what it wrote.
+    """
 
     def __init__(self, command: str, timeout_s: float, *, stdout: str = "", stderr: str = "") -> None:
         super().__init__(f"command {command!r} was killed after {timeout_s:g} s")
@@ -285,9 +296,10 @@ class DivergenceError(BoxflowError):
         where = "".join(f"\n  waits at {line}" for line in waiting_at)
         super().__init__(
             f"the journal has {recorded} at position {seq}, but the code now waits for {now}.{where}\n"
-            "The code changed under this run, or is not deterministic. Nothing was executed. Deploy code that issues the "
-            "recorded call again and `resume()`, or `resume(accept_divergence=True)` to skip what no longer has a place; "
-            '`ctx.patched("...")` and `@workflow(version=...)` are the planned ways to change code under waiting runs'
+            "The code changed under this run, or is not deterministic. Nothing was executed. Deploy code that issues "
+            "the recorded call again and `resume()`, or `resume(accept_divergence=True)` to skip what no longer has a "
+            'place; `ctx.patched("...")` and `@workflow(version=...)` are the planned ways to change code under waiting '
+            "runs"
         )
         self.recorded = recorded
         self.seq = seq

@@ -21,7 +21,7 @@ from boxflow.codec import encode_value
 from boxflow.context import Context, Services
 from boxflow.errors import DivergenceError, EncodeError, NotDurableError
 from boxflow.failure import causes, failure_of
-from boxflow.journal import ChildCall, Journal, MailWait, Operation, StepCall, Unknown, location
+from boxflow.journal import ChildCall, Journal, MailWait, Operation, StepCall, UnknownCallError, location
 from boxflow.loop import Evicted, WorkflowLoop
 from boxflow.model import (
     CancelAsked,
@@ -117,7 +117,7 @@ class Execution:
         self.ctx = Context(self, services)
         self.loop.owner = self.ctx
 
-    # --- feeding ---------------------------------------------------------------------------------------------------
+    # --- feeding ------------------------------------------------------------------------------------------------------
 
     def prepare(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Take note of what a journal says about itself, and return the outcomes that count."""
@@ -169,7 +169,7 @@ class Execution:
                     self.retrying.pop(done, None)  # On replay: an earlier life made the next attempt.
             else:
                 self._deliver_other(outcome)
-        except Unknown:
+        except UnknownCallError:
             if outcome.seq > self._accept_until:
                 raise self._divergence(outcome) from None
         self._run()
@@ -181,7 +181,7 @@ class Execution:
         self.issued = list(self.journal.pending.values())
         self.given_up.clear()
 
-    def _deliver_other(self, outcome: Outcome) -> None:
+    def _deliver_other(self, outcome: Outcome) -> None:  # noqa: C901, PLR0912 - the whole table, in one place
         match outcome:
             case StepFailed() | WebhookArrived():
                 if isinstance(step := self.journal.settle(outcome), StepCall):
@@ -225,7 +225,7 @@ class Execution:
             elif due is None and self.journal.was_issued(key):
                 return
         if due is None:
-            raise Unknown
+            raise UnknownCallError
         self.loop.fire(due, outcome.at)
 
     def next_timer(self) -> TimerFired | None:
@@ -268,7 +268,7 @@ class Execution:
                 # would meet the same run again at its next start. The task has kept it.
                 continue
 
-    # --- what the context asks ---------------------------------------------------------------------------------------
+    # --- what the context asks ----------------------------------------------------------------------------------------
 
     def issue(self, name: str, operation: Operation) -> None:
         """The body makes a durable call."""
@@ -309,7 +309,7 @@ class Execution:
                 found.append(f"child:{operation.child_id}")
         return unique(found)
 
-    # --- the end of the body -----------------------------------------------------------------------------------------
+    # --- the end of the body ------------------------------------------------------------------------------------------
 
     def _cancel(self, reason: str | None) -> None:
         if self._body is None or self._body.done():
@@ -408,7 +408,7 @@ class Execution:
         for pause_s in (*FAILURE_FUNCTION_PAUSES_S, None):
             try:
                 await function(self.ctx, failure)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - it is the user's code, and has another try
                 self.ctx.log.warning("the failure function of run %r failed: %s", self.record.run_id, failure_of(error))
                 if pause_s is None:
                     return
@@ -424,7 +424,7 @@ class Execution:
         self.closed = True
 
     def evict(self) -> None:
-        """Leave memory: the body is thrown away without a trace. No durable call runs, no `except Exception` sees it."""
+        """Leave memory: the body is thrown away; no durable call runs, and no `except Exception` sees it."""
         self.closed = True
         self.loop.evict(Evicted)
         self._body = self._finishing = self._timeout = None

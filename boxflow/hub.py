@@ -76,7 +76,7 @@ HOUSEKEEPING_S = 60.0
 
 
 class Hub:
-    """What an engine's parts ask of each other, and of the store, the clock and the sandbox. `Engine` is its public face.
+    """What an engine's parts ask of each other, of the store, the clock and the sandbox. `Engine` is its public face.
 
     Parameters are those of `Engine`.
     """
@@ -128,7 +128,7 @@ class Hub:
         self._broken: BaseException | None = None
         self._stack = contextlib.AsyncExitStack()
 
-    # --- life --------------------------------------------------------------------------------------------------------
+    # --- life ---------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         """Open the store, and go on with every run that has something to do.
@@ -254,7 +254,7 @@ class Hub:
                 raise self._broken
             raise StoreFailedError(f"the engine has stopped: {self._broken}; start a new one") from self._broken
 
-    # --- what runs ask (runs.Hub) --------------------------------------------------------------------------------------
+    # --- what runs ask (runs.Hub) -------------------------------------------------------------------------------------
 
     async def find(self, run_id: str) -> StoredRun | None:
         self.check()
@@ -319,7 +319,7 @@ class Hub:
     async def fork_run(self, run_id: str, *, before: str, occurrence: int) -> Run[Any]:
         return Run(self, await self._steering.fork(run_id, before=before, occurrence=occurrence))
 
-    # --- creating and launching --------------------------------------------------------------------------------------
+    # --- creating and launching ---------------------------------------------------------------------------------------
 
     async def create(
         self,
@@ -383,12 +383,14 @@ class Hub:
         filled: list[Outcome] = []
         for outcome in outcomes:
             blob = getattr(outcome, "blob", None)
-            if blob is not None:
-                outcome = msgspec.structs.replace(outcome, value=Value(await self.store.get_blob(run_id, blob)))
-            filled.append(outcome)
+            if blob is None:
+                filled.append(outcome)
+            else:
+                value = Value(await self.store.get_blob(run_id, blob))
+                filled.append(msgspec.structs.replace(outcome, value=value))
         return filled
 
-    # --- what residents and runners ask --------------------------------------------------------------------------------
+    # --- what residents and runners ask -------------------------------------------------------------------------------
 
     def resident(self, run_id: str) -> Runner | None:
         """The run, when it is in memory."""
@@ -475,7 +477,7 @@ class Hub:
         await self._children.tell_parents(run_id, head)
         await self._reap()
 
-    # --- what contexts ask (context.Services) ---------------------------------------------------------------------------
+    # --- what contexts ask (context.Services) -------------------------------------------------------------------------
 
     def find_workflow(self, workflow: Workflow[Any, Any] | str, version: str | None = None) -> Workflow[Any, Any]:
         """The registered workflow: that very one, or the newest version of a name.

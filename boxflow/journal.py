@@ -142,7 +142,7 @@ class CancelCall(Operation):
         self.reason = reason
 
 
-class Unknown(Exception):
+class UnknownCallError(Exception):
     """The outcome belongs to no call that the body has issued. Caught by the execution, never by users."""
 
 
@@ -181,21 +181,21 @@ class Journal:
     def find(self, key: Key, kind: type[Operation]) -> Operation | None:
         """The pending operation of that key, or None when it was given up.
 
-        :raises Unknown: the body never issued it, or issued another kind of call under that name
+        :raises UnknownCallError: the body never issued it, or issued another kind of call under that name
         """
         operation = self.pending.get(key)
         if operation is None:
             if key[1] <= self._issued.get(key[0], 0):
                 return None
-            raise Unknown
+            raise UnknownCallError
         if not isinstance(operation, kind):
-            raise Unknown
+            raise UnknownCallError
         return operation
 
     def settle(self, outcome: Settling) -> Operation | None:
         """Hand *outcome* to its operation; None when that was given up.
 
-        :raises Unknown: the body never issued it
+        :raises UnknownCallError: the body never issued it
         """
         key = (outcome.name, outcome.occurrence)
         operation = self.pending.get(key)

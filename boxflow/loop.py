@@ -11,7 +11,6 @@ What is the same whenever the same outcomes are delivered in the same order:
   order `TaskGroup` cancels: they hash by creation number;
 - the order in which `asyncio.as_completed` begins coroutines, which it keeps in a set by memory address;
 - the order in which anyio's cancel scopes cancel their tasks, although they keep each other in sets by memory address;
-- the order in which `asyncio.as_completed` starts what it is given in a list, although it goes through a set, too;
 - when the finalizers of dropped objects run: at the drop, or between two drains. The cyclic garbage collector is paused
   during a drain, since it would run them in the middle of the body, whenever others have allocated enough.
 
@@ -37,11 +36,11 @@ from asyncio.events import _get_running_loop, _set_running_loop
 from asyncio.tasks import _enter_task, _leave_task
 from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, MappingView, Sequence, Set
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextvars import Context, copy_context
 from functools import partial
 from types import CoroutineType, MethodType
-from typing import Any, TypeVarTuple, cast
+from typing import Any, TypeVarTuple
 from weakref import WeakValueDictionary
 
 from boxflow.errors import NotDurableError
@@ -61,12 +60,6 @@ if sys.version_info >= (3, 14):
     from asyncio.tasks import _swap_current_task
 
 Ts = TypeVarTuple("Ts")
-
-# What makes the tasks of `asyncio.as_completed`: in 3.11 a function within `ensure_future`, since 3.13 an iterator's class.
-_ENSURE = asyncio.ensure_future.__code__
-_ENSURE_WITHIN = getattr(asyncio.tasks, "_ensure_future", asyncio.ensure_future).__code__
-_ITERATOR: Any = getattr(asyncio.tasks, "_AsCompletedIterator", None)
-_AS_COMPLETED = asyncio.as_completed.__code__ if _ITERATOR is None else _ITERATOR.__init__.__code__
 
 log = logging.getLogger("boxflow")
 
@@ -128,8 +121,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._last_task = 0
         self._tasks: list[WorkflowTask[Any]] = []
         self._prune_at = 8
-        #: Tasks that `asyncio.as_completed` is about to ask for, by the id of their coroutine.
-        self._ahead: dict[int, WorkflowTask[Any]] = {}
         self._retries = 0
         self._fruitless = 0
         self._parked: list[Retry] = []

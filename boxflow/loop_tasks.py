@@ -11,10 +11,10 @@ import gc
 import itertools
 import sys
 from abc import ABCMeta
-from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, MappingView, Sequence, Set
+from collections.abc import Callable, Collection, Coroutine, Set
 from contextvars import Context
 from functools import partial
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from boxflow.errors import NotDurableError
@@ -273,8 +273,7 @@ def _give_back(coroutine: Any) -> None:
     # The innermost is the future's iterator, which does not say whose it is.
     for future in gc.get_referents(awaited):
         if asyncio.isfuture(future):
-            # The protocol between futures and tasks, public by its documentation in `asyncio.futures`.
-            future._asyncio_future_blocking = False  # noqa: SLF001
+            future._asyncio_future_blocking = False  # noqa: SLF001 # the protocol between every task and future
 
 
 def guarded(coroutine: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
@@ -291,20 +290,18 @@ ENSURE_FUTURE = frozenset(
 )
 """The code of the function with which `asyncio.as_completed` makes its tasks (3.11 has a private one, too)."""
 
-# The code that makes them, and what it calls what it was given: a function until 3.12, a class since 3.13.
-_AS_COMPLETED = (
-    {asyncio.tasks._AsCompletedIterator.__init__.__code__: "aws"}
-    if hasattr(asyncio.tasks, "_AsCompletedIterator")
-    else {asyncio.as_completed.__code__: "fs"}
+_ITERATOR: Any = getattr(asyncio.tasks, "_AsCompletedIterator", None)
+_AS_COMPLETED: dict[CodeType, str] = (
+    {asyncio.as_completed.__code__: "fs"} if _ITERATOR is None else {_ITERATOR.__init__.__code__: "aws"}
 )
-_ORDERED = (Sequence, Mapping, MappingView, deque)
+"""The code that asks for them, and its name for what it was given: a function until 3.12, since 3.13 a class."""
 
 
 class Completing:
     """Makes the tasks of `asyncio.as_completed` in the order in which it was given their coroutines.
 
-    It puts the coroutines in a set, which goes by their memory addresses, and then makes a task for each. So when it asks
-    for the first, all are made, in the right order, and handed out as it asks for them.
+    It puts the coroutines in a set, which goes by their memory addresses, and then makes a task for each. So when it
+    asks for the first, all are made, in the right order, and handed out as it asks for them.
     """
 
     __slots__ = ("_made",)
@@ -322,30 +319,34 @@ class Completing:
         given = _given_to_as_completed()
         if given is None:
             return None
-        if not isinstance(given, _ORDERED):
-            if isinstance(given, Set) and len(given) < 2:
-                return None
+        if not _has_an_order(given):
             coroutine.close()
             raise NotDurableError(
-                f"`asyncio.as_completed()` was given coroutines in a {type(given).__name__}, whose order it loses in a set; "
-                "their order must be the same on replay: give it a list"
+                f"`asyncio.as_completed` got coroutines in a {type(given).__name__}, and begins them in the order of "
+                "their memory addresses, which no replay can repeat; pass a list of them"
             )
-        if not any(each is coroutine for each in given):
+        in_order = dict.fromkeys(cast("Collection[Any]", given))
+        if coroutine not in in_order:
             # Made by `ensure_future` around another awaitable.
             return None
-        self._made = {each: make(each) for each in dict.fromkeys(given) if asyncio.iscoroutine(each)}
+        self._made = {each: make(each) for each in in_order if asyncio.iscoroutine(each)}
         return self._made.pop(coroutine)
 
 
-def _given_to_as_completed() -> Any:
+def _has_an_order(given: object) -> bool:
+    # An iterator has been used up by the set before we see it.
+    return isinstance(given, Collection) and not isinstance(given, Set)
+
+
+def _given_to_as_completed() -> object:
     """What `as_completed` was given, if the task that is being made is for it; else None."""
     # Above are `task_for`, `create_task` and `ensure_future`; then come its private half and the comprehension, or not.
-    frame = sys._getframe(3).f_back
+    frame = sys._getframe(3).f_back  # noqa: SLF001 # nothing public looks at callers without reading files
     for _ in range(3):
         if frame is None:
             break
         name = _AS_COMPLETED.get(frame.f_code)
         if name is not None:
-            return frame.f_locals[name]
+            return cast(object, frame.f_locals[name])
         frame = frame.f_back
     return None

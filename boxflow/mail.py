@@ -1,7 +1,7 @@
 """What reaches a run from outside: events, webhooks, and the tokens that webhooks carry.
 
-A token is `<body>.<mac>`: the body names run and webhook, the mac is an HMAC-SHA256 over it with the engine's secret. So a
-token needs no lookup, and nobody can guess one.
+A token is `<body>.<mac>`: the body names run and webhook, the mac is an HMAC-SHA256 over it with the engine's secret.
+So a token needs no lookup, and nobody can guess one.
 """
 
 from __future__ import annotations

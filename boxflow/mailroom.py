@@ -1,7 +1,7 @@
 """How events and webhook calls find their waits, and are kept until one comes: none is lost, none arrives twice.
 
-Whoever sends, and whoever begins to wait, holds the lock of the subject while it looks and acts. So a wait either sees what
-was kept, or is seen by the next sending.
+Whoever sends, and whoever begins to wait, holds the lock of the subject while it looks and acts. So a wait either sees
+what was kept, or is seen by the next sending.
 """
 
 from __future__ import annotations
@@ -163,9 +163,9 @@ class Mailroom:
                 raise RunNotFoundError(run_id)
             if stored.head.status.is_final:
                 raise RunEndedError(f"run {run_id!r} is over ({stored.head.status}); nothing waits for {token!r} there")
-            if self._hub.resident(run_id) is not None or token in stored.head.waiting:
-                if await self._hand_to(run_id, token, data, source):
-                    return Notified(run_ids=(run_id,))
+            may_wait = self._hub.resident(run_id) is not None or token in stored.head.waiting
+            if may_wait and await self._hand_to(run_id, token, data, source):
+                return Notified(run_ids=(run_id,))
             await self._keep(kind, subject, run_id, data, source)
         return Notified(kept=True)
 
@@ -193,14 +193,13 @@ class Mailroom:
             if source is not None and source in runner.execution.sources:
                 return True  # It has come already: the sender did not live to see our answer.
             for wait, owner in list(self._waits.get(token, {}).items()):
-                if owner is runner and not wait.claimed and not wait.given_up:
-                    if self._kept:
-                        # A wait that has just begun may not have looked yet, and what is kept came first.
-                        await self._take_kept(runner, wait)
-                    if wait.claimed or wait.given_up:
-                        continue
-                    if await self._hand(runner, wait, data, source):
-                        return True
+                if owner is not runner:
+                    continue
+                if self._kept:
+                    # A wait that has just begun may not have looked yet, and what is kept came first.
+                    await self._take_kept(runner, wait)
+                if not wait.claimed and not wait.given_up and await self._hand(runner, wait, data, source):
+                    return True
             return False
 
     async def _keep(self, kind: Kind, subject: str, owner: str, data: bytes, source: str | None) -> None:

@@ -213,8 +213,8 @@ class ChangePatched(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="
 class RunResumed(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="run_resumed"):
     """The run goes on after a failure or a divergence.
 
-    *dropped* are the positions whose outcomes no longer count: the failure that is tried again and what followed from it.
-    With *accept_divergence* earlier outcomes that no longer have a place are skipped.
+    *dropped* are the positions whose outcomes no longer count: the failure that is tried again, and what followed from
+    it. With *accept_divergence* earlier outcomes that no longer have a place are skipped.
     """
 
     dropped: tuple[int, ...] = ()

@@ -1,7 +1,7 @@
 """Does a workflow body block the host's thread, and where? A watching thread that samples a body which runs too long.
 
-A body should only decide; what computes or waits belongs into a step. While a body runs, nothing else in the application
-does. So a drain that takes longer than a bound is reported, with the line that was running then.
+A body should only decide; what computes or waits belongs into a step. While a body runs, nothing else in the
+application does. So a drain that takes longer than a bound is reported, with the line that was running then.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class BlockingMonitor:
             if running is not None and drains == self._drains:
                 elapsed_s = time.perf_counter() - since
                 if elapsed_s >= self._limit_s / 2:
-                    frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] # there is no other way
+                    frames = sys._current_frames()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] # no other way
                     self._sample = (drains, _innermost(frames.get(self._host)))
                 if elapsed_s >= self._limit_s and self._reported != drains:
                     self._report(running, drains)
@@ -83,7 +83,7 @@ class BlockingMonitor:
                 self._wake.clear()
                 self._asleep = True
                 # Asked again after the clearing: a call for us that came just before it is not slept through.
-                if not self._stopped and drains == self._drains:
+                if not self._stop.is_set() and drains == self._drains:
                     self._wake.wait()
 
     def _report(self, run_id: str | None, drain: int) -> None:

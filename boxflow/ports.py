@@ -114,8 +114,8 @@ class Store(Protocol):
     ) -> None:
         """Add *outcomes* to the journal, replace the head and apply *changes*: all of it, or nothing of it.
 
-        `outcomes` continue the journal: the first has `seq` = the stored length + 1, and `head.length` is the last `seq`.
-        Both may be checked. Durable on return.
+        `outcomes` continue the journal: the first has `seq` = the stored length + 1, and `head.length` is the last
+        `seq`. Both may be checked. Durable on return.
 
         :raises FenceError: another owner has taken the run since *fence* was issued
         :raises RunNotFoundError: no such run

@@ -87,8 +87,8 @@ class Arrival:
     :param live: the value where the recorded outcome only refers to a blob
     :param changes: applied in the same append
     :param done: told whether it was recorded
-    :param alone: it must not be recorded behind an outcome that could make the body give up the operation: mail that was
-        recorded and then ignored would be lost
+    :param alone: it must not be recorded behind an outcome that could make the body give up the operation: mail that
+        was recorded and then ignored would be lost
     """
 
     __slots__ = ("alone", "changes", "done", "live", "make", "operation")
@@ -212,7 +212,7 @@ class Runner:
         except NotDurableError as error:
             # The body spins: it would hold the thread for ever. It stops here, until its code is mended.
             await self.hub.diverge(self, error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - ours or the store's: the engine must stop, and say so
             self.hub.broke(error)
         finally:
             self._pumping = False
@@ -222,7 +222,7 @@ class Runner:
         if self.is_quiet and not self.is_over:
             self.hub.idle(self)
 
-    # --- arrivals --------------------------------------------------------------------------------------------------
+    # --- arrivals -----------------------------------------------------------------------------------------------------
 
     def _take(self) -> list[Arrival]:
         taken: list[Arrival] = []
@@ -273,9 +273,7 @@ class Runner:
         live = [arrival.live for arrival in arrivals]
         live[:0] = [None] * (len(outcomes) - len(arrivals))
         for outcome, data in zip(outcomes, live, strict=True):
-            if data is not None:
-                outcome = msgspec.structs.replace(outcome, value=Value(data))
-            execution.deliver(outcome)
+            execution.deliver(outcome if data is None else msgspec.structs.replace(outcome, value=Value(data)))
         for arrival in arrivals:
             arrival.answer(True)
 
@@ -310,7 +308,8 @@ class Runner:
         )
         if due is None and not waiting:
             log.warning(
-                "run %r waits for nothing that can come: no step, timer, event, webhook or child; only a cancel ends it",
+                "run %r waits for nothing that can come: no step, timer, event, webhook or child; "
+                "only a cancel ends it",
                 self.run_id,
             )
         await self.hub.store.append(self.run_id, outcomes, head, self.fence)
@@ -351,7 +350,7 @@ class Runner:
             return Value(data), None
         return Value(b"null"), await self.hub.store.put_blob(self.run_id, data)
 
-    # --- calls -------------------------------------------------------------------------------------------------------
+    # --- calls --------------------------------------------------------------------------------------------------------
 
     def _start_calls(self) -> None:
         """Act on what the body has asked for, and on what it no longer wants."""
@@ -418,7 +417,7 @@ class Runner:
                 arrival = Arrival(_done(call, number, value, blob), call, live=result.value if blob else None)
             else:
                 arrival = self._failed(call, number, result)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - ours or the store's: the engine must stop, and say so
             self.hub.broke(error)
             return
         finally:
@@ -475,7 +474,7 @@ class Runner:
             call,
         )
 
-    # --- leaving -----------------------------------------------------------------------------------------------------
+    # --- leaving ------------------------------------------------------------------------------------------------------
 
     def leave(self) -> None:
         """Leave memory: steps are stopped, nothing is recorded any more."""

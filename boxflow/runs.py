@@ -11,7 +11,8 @@ from boxflow.errors import RunCancelledError, RunDivergedError, RunFailedError, 
 from boxflow.model import Duration, Head, Outcome, RunRecord, RunStatus, seconds
 from boxflow.ports import StoredRun
 
-O = TypeVar("O")  # noqa: E741 - the design's letter for a workflow's result
+# Covariant: a run that results in a text is a run that results in an object.
+O_co = TypeVar("O_co", covariant=True)
 
 
 class Hub(Protocol):
@@ -40,7 +41,7 @@ class Hub(Protocol):
     async def fork_run(self, run_id: str, *, before: str, occurrence: int) -> Run[Any]: ...
 
 
-class Run(Generic[O]):
+class Run(Generic[O_co]):
     """One execution of a workflow. Only a handle: two of them may stand for the same run.
 
     :ivar id: unique in the store
@@ -65,7 +66,7 @@ class Run(Generic[O]):
         """
         return self._hub.live_status(self.id, (await self._find()).head)
 
-    async def result(self, *, timeout: Duration | None = None) -> O:
+    async def result(self, *, timeout: Duration | None = None) -> O_co:
         """What the workflow returned, once it has: decoded to its return annotation.
 
         :raises RunFailedError: an exception left the body
@@ -80,7 +81,7 @@ class Run(Generic[O]):
                 head = await self._ended()
         if head.status is RunStatus.COMPLETED:
             data = await self._hub.result_bytes(self.id, head)
-            return cast(O, decode_value(data, self._hub.result_type(self._record)))
+            return cast(O_co, decode_value(data, self._hub.result_type(self._record)))
         raise self._error(head)
 
     async def history(self) -> list[Outcome]:
@@ -124,17 +125,17 @@ class Run(Generic[O]):
         """
         await self._hub.resume_run(self.id, accept_divergence=accept_divergence)
 
-    async def restart(self) -> Run[O]:
+    async def restart(self) -> Run[O_co]:
         """Begin anew, as a new run with the same payload and labels."""
-        return cast("Run[O]", await self._hub.restart_run(self.id))
+        return cast("Run[O_co]", await self._hub.restart_run(self.id))
 
-    async def fork(self, *, before: str, occurrence: int = 1) -> Run[O]:
+    async def fork(self, *, before: str, occurrence: int = 1) -> Run[O_co]:
         """A new run that shares this one's past up to the call *before*, and makes that call again.
 
         :raises LookupError: the journal has no outcome of that call
         :raises RunStateError: a box was open at that point
         """
-        return cast("Run[O]", await self._hub.fork_run(self.id, before=before, occurrence=occurrence))
+        return cast("Run[O_co]", await self._hub.fork_run(self.id, before=before, occurrence=occurrence))
 
     async def _find(self) -> StoredRun:
         stored = await self._hub.find(self.id)
@@ -174,7 +175,8 @@ class Run(Generic[O]):
                 )
             case _:
                 return RunFailedError(
-                    f"run {self.id!r} of {self.workflow!r} failed: {error}; mend the cause and `resume()`, or `restart()`",
+                    f"run {self.id!r} of {self.workflow!r} failed: {error}; "
+                    "mend the cause and `resume()`, or `restart()`",
                     run_id=self.id,
                     error=error,
                 )

@@ -88,7 +88,8 @@ class Steering:
                 return
             has_begun = head.status is not RunStatus.PENDING or stored.record.start_at <= self._hub.clock.now()
             if head.status is RunStatus.DIVERGED or not has_begun:
-                return await self._end_unbegun(stored, reason)
+                await self._end_unbegun(stored, reason)
+                return
             async with self._hub.hold(run_id) as runner:
                 if runner is not None:
                     if once and runner.execution.cancel_asked:
@@ -97,7 +98,8 @@ class Steering:
                         return
             if runner is None and (again := await self.stored(run_id)).head == head:
                 # Its code is not here: nothing of it can run, and its boxes go with it.
-                return await self._end_unbegun(again, reason)
+                await self._end_unbegun(again, reason)
+                return
 
     async def _ask(self, runner: Runner, reason: str | None) -> bool:
         recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()

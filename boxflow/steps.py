@@ -77,7 +77,7 @@ async def attempt(
             # The refusal's own words begin with what was returned: "a set, which JSON cannot keep; ...".
             message = f"step {name!r} returned {refusal}"
             return Raised(failure_of(refusal, message=message), None, timed_out=False)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever a step raises is its outcome
         return Raised(failure_of(error), _pause_s(retry, error, number, jitter), timed_out=False)
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
@@ -98,7 +98,7 @@ async def _call(fn: Callable[..., Any], args: tuple[Any, ...], limiter: anyio.Ca
 
 
 def is_async(fn: Callable[..., Any]) -> bool:
-    """Whether calling *fn* gives a coroutine: an `async def`, a partial of one, or an object whose `__call__` is one."""
+    """Whether calling *fn* gives a coroutine: an `async def`, a partial of one, or an object with such a `__call__`."""
     while isinstance(fn, functools.partial):
         fn = fn.func
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004 - the method itself is wanted

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 I = TypeVar("I")  # noqa: E741 - the design's letters: payload in, result out
 O = TypeVar("O")  # noqa: E741 - likewise
+# Covariant, so that `print(await engine.run(f, x))`, which asks for an object, takes what results in a text.
+O_co = TypeVar("O_co", covariant=True)
 
 Version: TypeAlias = int | str
 
@@ -36,16 +38,16 @@ class RunFailure:
 FailureFunction: TypeAlias = "Callable[[Context, RunFailure], Awaitable[object]]"
 
 
-class Workflow(Generic[I, O]):
+class Workflow(Generic[I, O_co]):
     """An async function `(ctx, payload)` whose steps, waits and timers are durable.
 
-    Made by `@workflow`. Calling it inside another workflow's body runs it inline, as the plain function it is; to run it
-    as a child with a journal of its own, use `ctx.invoke`.
+    Made by `@workflow`. Calling it inside another workflow's body runs it inline, as the plain function it is; to run
+    it as a child with a journal of its own, use `ctx.invoke`.
     """
 
     def __init__(
         self,
-        function: Callable[[Context, I], Coroutine[Any, Any, O]],
+        function: Callable[[Context, I], Coroutine[Any, Any, O_co]],
         *,
         name: str | None = None,
         version: Version = "",
@@ -61,7 +63,8 @@ class Workflow(Generic[I, O]):
         positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         if len(positional) != 2 or len(parameters) != 2:
             raise ConfigurationError(
-                f"workflow {function.__qualname__!r} takes {len(parameters)} parameters; it must take two: (ctx, payload)"
+                f"workflow {function.__qualname__!r} takes {len(parameters)} parameters; "
+                "it must take two: (ctx, payload)"
             )
         self.function = function
         self.name = name or function.__name__
@@ -77,7 +80,7 @@ class Workflow(Generic[I, O]):
         self.__module__ = function.__module__
         self.__wrapped__ = function
 
-    def __call__(self, ctx: Context, payload: I) -> Coroutine[Any, Any, O]:
+    def __call__(self, ctx: Context, payload: I) -> Coroutine[Any, Any, O_co]:
         return self.function(ctx, payload)
 
     def __repr__(self) -> str:

@@ -5,12 +5,13 @@ uvicorn examples.embedded_fastapi:app          # with the state in the directory
 
 import os
 
-from boxflow import Context, Engine, workflow
-from boxflow.asgi import lifespan, routes
-from boxflow.errors import RunNotFoundError
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 from starlette.routing import Mount
+
+from boxflow import Context, Engine, workflow
+from boxflow.asgi import lifespan, routes
+from boxflow.errors import RunNotFoundError
 
 
 class Order(BaseModel):

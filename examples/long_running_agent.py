@@ -6,9 +6,10 @@ import sys
 import tempfile
 
 import uvicorn
+from starlette.applications import Starlette
+
 from boxflow import Context, Engine, workflow
 from boxflow.asgi import routes
-from starlette.applications import Starlette
 
 AGENT = """
 import json, sys, time, urllib.request
@@ -32,7 +33,7 @@ async def ask_agent(ctx: Context, prompt: str) -> str:
     done = await ctx.create_webhook("agent-done")
     await ctx.run("start agent", start_agent, prompt, done.url)
     call = await ctx.wait_for_webhook("agent", done, timeout="1h")
-    return call.json()["answer"]
+    return str(call.json()["answer"])
 
 
 async def main() -> None:

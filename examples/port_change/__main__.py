@@ -10,11 +10,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from boxflow import Engine, Run
 from rich.console import Console
 from rich.rule import Rule
 from rich.syntax import Syntax
 
+from boxflow import Engine, Run
 from examples.port_change import proof
 from examples.port_change.approve import answer, answer_question
 from examples.port_change.repository import commits_of, make_repository
@@ -77,7 +77,7 @@ def parse() -> argparse.Namespace:
 
 
 async def show(console: Console, place: Place, work_s: float, answers: list[Verdict] | None) -> None:
-    """Run the pipeline and show it. With *answers* nobody is asked: they are given in order, then the rest is approved."""
+    """Run the pipeline and show it. With *answers* nobody is asked: they are given in order, then it is approved."""
     commit = make_repository(place.repository)
     console.print(Rule("port this change to three SDKs"))
     console.print(f"the change is commit {commit[:8]} in {place.repository}", soft_wrap=True)

@@ -1,8 +1,8 @@
-"""The agent: reads a diff in its box, writes the same change in another language, calls its webhook. No imports of ours.
+"""The agent: reads a diff in its box, writes the same change in another language, calls its webhook.
 
-A small program in the place of a large one. What it shares with a real agent: it is a process of its own, it takes its
-time, it changes files in a repository, it takes feedback, and nobody waits for it on a line that could break. It is
-told what to do in `task.json`. Started twice, it works once. Its webhook is called until somebody answers.
+It imports nothing of boxflow, and stands for a large program. What it shares with a real agent: it is a process of its
+own, takes its time, changes files in a repository, takes feedback, and nobody waits for it on a line that could break.
+It is told what to do in `task.json`. Started twice, it works once. Its webhook is called until somebody answers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 SOURCE = "python/weather.py"
 TARGETS = {"go": "go/weather.go", "typescript": "typescript/weather.ts", "ruby": "ruby/weather.rb"}
@@ -27,7 +28,7 @@ GIVE_UP_AFTER_S = 600.0
 
 
 def main() -> None:
-    with open("agent.lock", "w") as lock:
+    with Path("agent.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -41,13 +42,13 @@ def main() -> None:
         call(task["webhook_url"], finished.read_bytes())
 
 
-def work(task: dict) -> dict:
+def work(task: dict[str, Any]) -> dict[str, str]:
     language, change = task["language"], task["change"]
     say("reads the diff")
     # From the commit, not from the file: it may hold what a former life of ours wrote.
     text, names, nodes = git("show", f"HEAD:{TARGETS[language]}"), [], added(change["commit"])
     for node in nodes:
-        name = node.name if isinstance(node, ast.FunctionDef) else node.targets[0].id
+        name = node.name if isinstance(node, ast.FunctionDef) else ast.unparse(node.targets[0])
         say(f"ports {name}")
         time.sleep(change["work_s"] / len(nodes))
         text = insert(text, Writer(language).declaration(node), language)
@@ -66,6 +67,10 @@ def added(commit: str) -> list[ast.FunctionDef | ast.Assign]:
     return [node for node in ast.parse("\n".join(lines)).body if isinstance(node, ast.FunctionDef | ast.Assign)]
 
 
+def type_of(annotation: ast.expr | None) -> str:
+    return "" if annotation is None else ast.unparse(annotation)
+
+
 def git(*args: str) -> str:
     return subprocess.run(["git", *args], cwd="sdk", check=True, capture_output=True, text=True).stdout
 
@@ -81,15 +86,19 @@ class Writer:
         return self.constant(node) if isinstance(node, ast.Assign) else self.function(node)
 
     def constant(self, node: ast.Assign) -> str:
-        name, value = self.name(node.targets[0].id), self.expression(node.value)
+        name, value = self.name(ast.unparse(node.targets[0])), self.expression(node.value)
         form = {"go": "const {} = {}", "typescript": "export const {} = {};", "ruby": "  {} = {}"}
         return form[self.language].format(name, value)
 
     def function(self, node: ast.FunctionDef) -> str:
-        parameters = [(argument.arg, argument.annotation.id) for argument in node.args.args]
+        parameters = [(argument.arg, type_of(argument.annotation)) for argument in node.args.args]
         self.integers = {name for name, kind in parameters if kind == "int"}
         *statements, last = node.body[1:]
-        assigns = [(step.targets[0].id, self.expression(step.value)) for step in statements]
+        assigns = [
+            (ast.unparse(s.targets[0]), self.expression(s.value)) for s in statements if isinstance(s, ast.Assign)
+        ]
+        if len(assigns) < len(statements) or not isinstance(last, ast.Return) or last.value is None:
+            raise SystemExit(f"cannot port {node.name!r} to {self.language}: it does more than assign and return")
         result, words, name = self.expression(last.value), ast.get_docstring(node), self.name(node.name)
         if self.language == "ruby":
             body = [f"{left} = {right}" for left, right in assigns]
@@ -99,11 +108,11 @@ class Writer:
         if self.language == "go":
             body = [f"{left} := {right}" for left, right in assigns]
             taken = ", ".join(f"{self.name(p)} {kinds[kind]}" for p, kind in parameters)
-            lines = [f"// {words}", f"func {name}({taken}) {kinds[node.returns.id]} {{"]
+            lines = [f"// {words}", f"func {name}({taken}) {kinds[type_of(node.returns)]} {{"]
             return "\n".join([*lines, *(f"\t{line}" for line in [*body, f"return {result}"]), "}"])
         body = [f"const {left} = {right};" for left, right in assigns]
         taken = ", ".join(f"{self.name(p)}: {kinds[kind]}" for p, kind in parameters)
-        lines = [f"/** {words} */", f"export function {name}({taken}): {kinds[node.returns.id]} {{"]
+        lines = [f"/** {words} */", f"export function {name}({taken}): {kinds[type_of(node.returns)]} {{"]
         return "\n".join([*lines, *(f"  {line}" for line in [*body, f"return {result};"]), "}"])
 
     def expression(self, node: ast.expr) -> str:
@@ -131,7 +140,7 @@ class Writer:
         if not isinstance(node, ast.BinOp) or isinstance(node.op, ast.Pow):
             return text
         is_sum, in_sum = isinstance(node.op, ast.Add | ast.Sub), isinstance(outer, ast.Add | ast.Sub)
-        keeps_order = in_sum and not is_sum or (not is_right and is_sum == in_sum)
+        keeps_order = (in_sum and not is_sum) or (not is_right and is_sum == in_sum)
         return text if keeps_order else f"({text})"
 
     def name(self, name: str) -> str:

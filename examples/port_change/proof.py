@@ -11,16 +11,18 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from boxflow import Run
 from rich.console import Console
 from rich.table import Table
 
+from boxflow import Engine, Run
 from examples.port_change.approve import answer
 from examples.port_change.repository import commits_of, make_repository, tree_of
 from examples.port_change.service import Place, make_engine, serving
@@ -43,7 +45,7 @@ async def live(place: Place) -> None:
         change = Change(str(place.repository), make_repository(place.repository), WORK_S)
         run = await engine.start(port_everywhere, change, run_id=RUN_ID)
         async with asyncio.TaskGroup() as tasks:
-            telling = tasks.create_task(tell(tasks, engine.runs))
+            telling = tasks.create_task(tell(tasks, engine))
             stage, rounds = await reached(run, (Stage.REVIEW, Stage.PUBLISHING, Stage.OVER))
             if stage is Stage.REVIEW:
                 url = f"{place.base_url}/events/{review_id(run.id, rounds)}"
@@ -52,10 +54,10 @@ async def live(place: Place) -> None:
             telling.cancel()
 
 
-async def tell(tasks: asyncio.TaskGroup, runs) -> None:
+async def tell(tasks: asyncio.TaskGroup, engine: Engine) -> None:
     followed: set[str] = set()
     while True:
-        async for run in runs():
+        async for run in engine.runs():
             if run.id not in followed:
                 followed.add(run.id)
                 tasks.create_task(tell_one(run))
@@ -68,6 +70,12 @@ async def tell_one(run: Run[object]) -> None:
 
 
 # --- the one that kills ----------------------------------------------------------------------------------------------
+
+
+def kill(pid: int) -> None:
+    """SIGKILL. Not `process.kill()`, which looks at the process first, and so may take its end from asyncio."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 @dataclass
@@ -96,15 +104,17 @@ class Victim:
                 self.seen[run_id, seq] = name.strip()
                 if until is not None and len(self.seen) >= until:
                     await asyncio.sleep(after_s)
-                    return process.returncode is None
+                    kill(process.pid)
+                    break
+        except BaseException:
+            kill(process.pid)
+            raise
         finally:
-            if process.returncode is None:
-                process.kill()
             await process.communicate()
-        if process.returncode:
+        if process.returncode not in (0, -signal.SIGKILL):
             last = (self.place.directory / "stderr.log").read_text(encoding="utf-8").splitlines()[-1:]
             raise SystemExit(f"the pipeline's process ended by itself, with {process.returncode}: {last}")
-        return False
+        return process.returncode != 0
 
     def last(self) -> str:
         (run_id, _), name = list(self.seen.items())[-1]
@@ -137,18 +147,17 @@ async def kill_often(console: Console, victim: Victim, records: int, chance: ran
             return kills
         kills += 1
         absent_s = chance.choice([0.0, 0.0, 2 * WORK_S])
-        console.print(
-            f"  kill {kills:>2}   {after_s * 1000:4.0f} ms after record {len(victim.seen):>2}   {victim.last()}"
-        )
+        line = f"  kill {kills:>2}   {after_s * 1000:4.0f} ms after record {len(victim.seen):>2}   {victim.last()}"
+        console.print(line, soft_wrap=True)
         if absent_s:
             console.print(
-                f"            dead for {absent_s:g} s; an agent that calls meanwhile calls in vain, and again"
+                f"            dead for {absent_s:g} s: an agent that calls meanwhile calls in vain, and again"
             )
             await asyncio.sleep(absent_s)
         target = len(victim.seen) + chance.randint(1, 2 * KILL_ABOUT_EVERY - 1)
 
 
-# --- the one that looks at what is left --------------------------------------------------------------------------------
+# --- the one that looks at what is left ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -167,7 +176,10 @@ class Found:
 
 
 async def look(place: Place) -> Found:
-    twice, gaps, open_runs, records = [], [], [], 0
+    twice: list[str] = []
+    gaps: list[str] = []
+    open_runs: list[str] = []
+    records = 0
     async with make_engine(place) as engine:
         result: Ported = await (await engine.get(RUN_ID)).result(timeout=10)
         async for run in engine.runs():

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
-from boxflow import Engine
-from boxflow.asgi import routes
 from starlette.applications import Starlette
 
+from boxflow import Engine
+from boxflow.asgi import routes
 from examples.port_change.workflow import port_everywhere, port_to
 
 

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Collection, Sequence
 
 from boxflow import Outcome, Run
-
+from boxflow.model import EventArrived
 from examples.port_change.workflow import LANGUAGES
 
 
@@ -20,7 +20,7 @@ class Stage(enum.Enum):
 def stage_of(outcomes: Sequence[Outcome]) -> tuple[Stage, int]:
     """The stage, and the round it is in (from 1)."""
     ported = sum(outcome.kind == "child_ended" for outcome in outcomes) // len(LANGUAGES)
-    answers = [outcome.data for outcome in outcomes if outcome.kind == "event_arrived"]
+    answers = [outcome.data for outcome in outcomes if isinstance(outcome, EventArrived)]
     if answers and answers[-1]["approved"]:
         return Stage.PUBLISHING, len(answers)
     return (Stage.REVIEW if ported > len(answers) else Stage.PORTING), len(answers) + 1

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
-from boxflow import BoxflowError, Engine, Outcome, Run
 from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from boxflow import BoxflowError, Engine, Outcome, Run
+from boxflow.model import StepFailed
 from examples.port_change.workflow import LANGUAGES
 
 LOOK_EVERY_S = 0.2
@@ -23,7 +24,7 @@ WORDS = {
     "create": "has a box",
     "git.clone": "has cloned the repository",
     "files.write": "has its files",
-    "exec.command": "agent started",
+    "exec.command": "agent is at work",
     "agent": "agent has called its webhook",
     "git.diff": "diff taken",
     "delete": "done, box deleted",
@@ -45,7 +46,12 @@ class Row:
         done = self.took_s is not None
         mark = Text("✔", style="green") if done else Spinner("dots", style="cyan")
         took = self.took_s if self.took_s is not None else time.monotonic() - self.since
-        return mark, self.name, self.words + (f"; it {self.agent}" if self.agent and not done else ""), f"{took:.1f} s"
+        return (
+            mark,
+            self.name,
+            self.words + (f": {self.agent}" if self.agent and self.words == WORDS["exec.command"] else ""),
+            f"{took:.1f} s",
+        )
 
 
 class Board:
@@ -69,7 +75,7 @@ class Board:
             return None
         row = self.rows.setdefault((run_id, box), Row(box + (" (again)" if "#" in run_id else "")))
         row.words = WORDS.get(call, call)
-        if outcome.kind == "step_failed":
+        if isinstance(outcome, StepFailed):
             row.words = f"{call} failed: {outcome.error}"
         if call == "delete":
             row.took_s = time.monotonic() - row.since

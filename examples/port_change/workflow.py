@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from boxflow import Box, Context, workflow
-
 from examples.port_change.repository import make_branch
 
 LANGUAGES = ("go", "typescript", "ruby")

@@ -135,7 +135,7 @@ async def test_a_run_goes_on_with_the_version_it_began_with_and_a_new_run_takes_
 
 async def test_two_workflows_of_one_name_and_version_are_refused(memory_machine: Machine) -> None:
     one, other = deployed(original), deployed(patched)
-    with pytest.raises(DuplicateWorkflowError, match="two workflows are called 'main': .*give one another name="):
+    with pytest.raises(DuplicateWorkflowError, match=r"two workflows are called 'main': .*give one another name="):
         async with memory_machine.running(one, other):
             pass
 

@@ -100,7 +100,7 @@ async def test_a_fork_before_what_never_was_is_refused_and_says_what_there_is(me
         run = await engine.start(main, "p", run_id="r")
         await engine.notify("answer", "one")
         await run.result()
-        with pytest.raises(LookupError, match="run 'r' has no outcome of 'x' .*; its journal has 'a', 'ask', 'b'"):
+        with pytest.raises(LookupError, match=r"run 'r' has no outcome of 'x' .*; its journal has 'a', 'ask', 'b'"):
             await run.fork(before="x")
         assert [each.id async for each in engine.runs()] == ["r"]
 

@@ -129,7 +129,7 @@ async def test_watch_gives_the_outcomes_from_the_start_and_then_live_and_ends_wi
 
         async def follow() -> None:
             async for outcome in run.watch():
-                seen.append(outcome.kind)
+                seen.append(outcome.kind)  # noqa: PERF401 # the test looks at it meanwhile
 
         followers = [asyncio.create_task(follow()) for _ in range(2)]
         while len(seen) < 2:
@@ -225,7 +225,7 @@ async def test_get_finds_a_run_by_its_id(machine: Machine) -> None:
 
 async def test_a_workflow_that_is_not_registered_is_refused_and_says_what_there_is(memory_machine: Machine) -> None:
     async with memory_machine.running(quick) as engine:
-        with pytest.raises(WorkflowNotFoundError, match="workflow 'patient' is not registered .* which has 'quick'"):
+        with pytest.raises(WorkflowNotFoundError, match=r"workflow 'patient' is not registered .* which has 'quick'"):
             await engine.start(patient, "x")
         with pytest.raises(LookupError):
             await engine.start("nothing")

@@ -171,7 +171,7 @@ async def test_a_durable_call_after_the_end_of_the_run_is_refused(memory_machine
 
     async with memory_machine.running(main) as engine:
         await engine.run(main)
-        with pytest.raises(RunEndedError, match="'late' was called on the context of run .*, which has ended"):
+        with pytest.raises(RunEndedError, match=r"'late' was called on the context of run .*, which has ended"):
             await kept[0].run("late", lambda: 1)
 
 

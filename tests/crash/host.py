@@ -1,7 +1,7 @@
 """How does a test decide what happens next, in virtual time? A host loop that asks whenever it has nothing left to do.
 
-Between two moves everything that can run has run: so a schedule is the sequence of moves, and nothing else. No real time
-passes, no thread runs, nothing depends on how fast the machine is.
+Between two moves everything that can run has run: so a schedule is the sequence of moves, and nothing else. No real
+time passes, no thread runs, nothing depends on how fast the machine is.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     kill_child.py DIRECTORY MAX_RESIDENT_RUNS
 
-It reads lines of JSON, `{"id", "do", "number"}`: start a run, send it its event, call its webhook. It writes `ready`, then
-`ack <id>` when what was asked is durable, and `result <number> <value>`. Into `effects`, which it only ever appends to, each
-attempt of a step writes `ran <key>`, and `acknowledged <key>` follows once the step's outcome is in the journal.
+It reads lines of JSON, `{"id", "do", "number"}`: start a run, send it its event, call its webhook. It writes `ready`,
+then `ack <id>` when what was asked is durable, and `result <number> <value>`. Into `effects`, which it only ever
+appends to, each attempt of a step writes `ran <key>`, and `acknowledged <key>` follows once the step's outcome is in
+the journal.
 """
 
 from __future__ import annotations
@@ -130,7 +131,9 @@ async def main(directory: Path, max_resident_runs: int) -> None:
     """Drive runs until the input ends."""
     EFFECTS.open(directory / "effects")
     store, sandbox = FileStore(directory / "store"), LocalSandbox(directory / "boxes")
-    async with Engine([job], store=store, sandbox=sandbox, secret=SECRET, max_resident_runs=max_resident_runs) as engine:
+    async with Engine(
+        [job], store=store, sandbox=sandbox, secret=SECRET, max_resident_runs=max_resident_runs
+    ) as engine:
         commands = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
         async with asyncio.TaskGroup() as tasks:

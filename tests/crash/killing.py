@@ -18,10 +18,12 @@ from boxflow.mail import WebhookRequest
 from boxflow.model import EventArrived, RunStatus, StepDone, StepFailed, WebhookArrived
 from boxflow.ports import RunQuery
 from boxflow_backends.file_store import FileStore
-
 from tests.crash import kill_child
 
 IN_FLIGHT = 12
+EARLY = 0.25
+"""How many of the deaths come before the child is at work."""
+
 END_S = 60.0
 """How long the last life may take to finish what is left."""
 
@@ -49,14 +51,19 @@ class Killing:
         self._directory = directory
         self._random = Random(seed)
         self._commands = 0
+        self._ready = asyncio.Event()
+        self._start_s = 0.0
 
     async def kill_often(self, times: int) -> None:
         """Let the child live, and kill it, *times* times; then let it finish."""
         while self.kills < times:
-            await self._life(self._random.choice((0.0, 0.1, 0.15, 0.2, 0.3)) + self._random.random() * 0.3)
+            await self._life(self._random.random() * 0.3)
         await self._life(None)
 
     async def _life(self, span_s: float | None) -> None:
+        """One child, killed after *span_s*: mostly of being at work, sometimes of starting."""
+        ready = self._ready = asyncio.Event()
+        begun = asyncio.get_running_loop().time()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         child = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -76,8 +83,14 @@ class Killing:
                 child.stdin.close()
                 assert await child.wait() == 0, "the child ended with an error"
             else:
-                # An early death is a death while the store is being opened.
-                await asyncio.wait([talking], timeout=span_s)
+                if self._start_s and self._random.random() < EARLY:
+                    # Within the second half of its start, when the store is being opened and the runs come back.
+                    await asyncio.wait([talking], timeout=self._start_s * (0.5 + self._random.random()))
+                else:
+                    async with asyncio.timeout(END_S):
+                        await ready.wait()
+                    self._start_s = asyncio.get_running_loop().time() - begun
+                    await asyncio.wait([talking], timeout=span_s)
                 assert not talking.done(), f"the child ended by itself: {talking}"
         finally:
             if child.returncode is None:
@@ -92,6 +105,7 @@ class Killing:
         async for line in heard:
             match line.decode().split():
                 case ["ready"]:
+                    self._ready.set()
                     for job in list(self.jobs.values()):
                         self._ask_all(job, told)
                 case ["ack", command_id]:
@@ -106,7 +120,7 @@ class Killing:
             open_jobs = [job for job in self.jobs.values() if job.result is None]
             if not grow and not open_jobs:
                 return
-            if grow and len(open_jobs) < IN_FLIGHT:
+            for _ in range(IN_FLIGHT - len(open_jobs) if grow else 0):
                 job = self.jobs[len(self.jobs)] = Job(len(self.jobs))
                 self._ask_all(job, told)
 
@@ -129,7 +143,7 @@ class Killing:
         sent.append(f"{what}-{job.number}-{self._commands}")
         told.write(msgspec.json.encode({"id": sent[-1], "do": what, "number": job.number}) + b"\n")
 
-    # --- judging -------------------------------------------------------------------------------------------------------
+    # --- judging -----------------------------------------------------------------------------------------------------
 
     async def judge(self) -> None:
         """Compare what the child acknowledged with what is on the disk."""

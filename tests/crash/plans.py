@@ -1,7 +1,8 @@
-"""What can a workflow look like? Workflows as data: an expression tree, a seeded generator of such trees, its properties.
+"""What can a workflow look like? Workflows as data: an expression tree, a seeded generator of such trees, its
+properties.
 
-A plan is plain JSON, so a failing one can be printed, stored and run again. Names are few and repeat on purpose: parallel
-branches that call steps of one name are where outcomes get swapped, if they do.
+A plan is plain JSON, so a failing one can be printed, stored and run again. Names are few and repeat on purpose:
+parallel branches that call steps of one name are where outcomes get swapped, if they do.
 """
 
 from __future__ import annotations

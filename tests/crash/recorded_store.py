@@ -1,10 +1,11 @@
-"""What did a store hold after each of its writes? A memory store that keeps every write, and watches the promises as it goes.
+"""What did a store hold after each of its writes? A memory store that keeps every write, and watches promises.
 
-A crash after write number n is a new store to which the first n writes are applied. The promises that can be judged write by
-write are judged here, so that a broken one is found where it breaks:
+A crash after write number n is a new store to which the first n writes are applied. The promises that can be judged
+write by write are judged here, so that a broken one is found where it breaks:
 
 - every call of a body gets at most one outcome;
-- mail leaves its box only into a journal, by the same write, or with its run, or as a repetition of what that run has had;
+- mail leaves its box only into a journal, by the same write, or with its run, or as a repetition of what that run has
+  had;
 - no run receives one sending twice.
 """
 

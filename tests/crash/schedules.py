@@ -1,11 +1,12 @@
-"""Does a run go on rightly after a crash at any moment? Seeded schedules of random workflows, each crashed and replayed.
+"""Does a run go on rightly after a crash at any moment? Seeded schedules of random workflows, crashed and replayed.
 
-A schedule is a plan (`plans.py`), messages for it, and a seed that decides every move: which step goes on, which message is
-sent, when time passes, when the disk answers. It is lived through once without a crash. Then, for writes of that life, a
-new engine is put on a store that holds exactly what was written up to there, and finishes the run; and so on when that life
-crashes again. In every life:
+A schedule is a plan (`plans.py`), messages for it, and a seed that decides every move: which step goes on, which
+message is sent, when time passes, when the disk answers. It is lived through once without a crash. Then, for writes
+of that life, a new engine is put on a store that holds exactly what was written up to there, and finishes the run;
+and so on when that life crashes again. In every life:
 
-- the body sees the same, and waits for the same, at every position of the journal, however often it is replayed (the law);
+- the body sees the same, and waits for the same, at every position of the journal, however often it is replayed (the
+  law);
 - no run diverges; none gets stuck; a plan that determines its result has that result;
 - a call that has its outcome is not performed again, an `at_most_once` step is not started again;
 - every acknowledged message is in a journal or kept, and no run has one twice.
@@ -16,7 +17,6 @@ A failure is raised as `ScheduleFailed`, which says how to see it again with one
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Literal
@@ -27,12 +27,11 @@ import msgspec
 from boxflow import Engine, RunStatus, StepInfo
 from boxflow.errors import RunEndedError, RunNotFoundError, WebhookTokenError
 from boxflow.execution import Execution
-from boxflow.journal import MailWait, StepCall
+from boxflow.journal import StepCall
 from boxflow.mail import WebhookRequest, make_token
 from boxflow.model import Outcome, RunRecord
 from boxflow.runs import Run
 from boxflow.workflow import Workflow
-
 from tests.crash import plans
 from tests.crash.host import HostClock, HostLoop
 from tests.crash.interpreter import STAGE, TRACES, decode_plan, planned
@@ -80,7 +79,8 @@ class ScheduleFailed(AssertionError):
         path = ",".join(str(crash) for crash in crashes)
         super().__init__(
             f"{type(found).__name__}: {found}\n  crashed after writes: {path or 'none'}\n  see it again:"
-            f" python -m benchmarks.schedules --schedule '{schedule.as_text()}'" + (f" --crashes {path}" if path else "")
+            f" python -m benchmarks.schedules --schedule '{schedule.as_text()}'"
+            + (f" --crashes {path}" if path else "")
         )
         self.schedule = schedule
         self.found = found
@@ -138,7 +138,9 @@ class Law:
         """Compare with the first time."""
         first = self.known.setdefault((run_id, position), seen)
         if first != seen:
-            raise BrokenPromise(f"run {run_id!r} is not the same at position {position}:\n  first {first}\n  now   {seen}")
+            raise BrokenPromise(
+                f"run {run_id!r} is not the same at position {position}:\n  first {first}\n  now   {seen}"
+            )
 
 
 class WatchedExecution(Execution):
@@ -175,7 +177,7 @@ class WatchedExecution(Execution):
 
 def watch(engine: Engine, law: Law) -> Callable[[RunRecord], Execution]:
     """Have every execution of *engine* held to *law*; gives what makes one."""
-    hub = engine._hub  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - no public way leads to what a body waits for
+    hub = engine._hub  # pyright: ignore[reportPrivateUsage] - no public way leads to what a body waits for
 
     def execution(record: RunRecord, found: Workflow[Any, Any], payload: Any) -> Execution:
         made = WatchedExecution(record, found, payload, hub)
@@ -242,7 +244,7 @@ class Life:
                 raise self._broken[0]
         self.status = await run.status()
 
-    # --- moves ---------------------------------------------------------------------------------------------------------
+    # --- moves -------------------------------------------------------------------------------------------------------
 
     def idle(self, timeout_s: float | None) -> None:
         """Nothing can go on by itself: make one move."""
@@ -323,7 +325,7 @@ class Life:
                 self.acknowledged[sending] = len(self.store.writes)
         self.acknowledged_messages[number] = len(self.store.writes)
 
-    # --- judging -------------------------------------------------------------------------------------------------------
+    # --- judging -----------------------------------------------------------------------------------------------------
 
     async def _judge(self) -> None:
         for write in self.store.writes:
@@ -355,7 +357,12 @@ class Life:
             for outcome in counting:
                 execution.deliver(outcome)
             if head.status.is_final and outcomes and outcomes[-1].kind != "change_patched":
-                told = (execution.closed, execution.status, execution.result, execution.error and execution.error.message)
+                told = (
+                    execution.closed,
+                    execution.status,
+                    execution.result,
+                    execution.error and execution.error.message,
+                )
                 kept = (True, head.status, bytes(head.result), head.error and head.error.message)
                 if told != kept:
                     raise BrokenPromise(f"run {write.record.run_id!r} was {kept}, its whole journal gives {told}")
@@ -458,8 +465,12 @@ def see_again(schedule: Schedule, crashes: Sequence[int]) -> Life:
 
 def _compare(first: Life, later: Life) -> None:
     schedule = first.schedule
-    if any(message.kind == "cancel" for message in schedule.messages) or not plans.is_determined(decode_plan(schedule.plan)):
+    if any(message.kind == "cancel" for message in schedule.messages) or not plans.is_determined(
+        decode_plan(schedule.plan)
+    ):
         return
     if (first.status, first.result) != (later.status, later.result):
-        found = BrokenPromise(f"ended {first.status} {first.result!r} without a crash, {later.status} {later.result!r} with it")
+        found = BrokenPromise(
+            f"ended {first.status} {first.result!r} without a crash, {later.status} {later.result!r} with it"
+        )
         raise ScheduleFailed(schedule, later.past.crashes, found)

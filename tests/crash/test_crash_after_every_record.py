@@ -30,7 +30,10 @@ PLANS: dict[str, tuple[Node, tuple[Message, ...]]] = {
     "timeout": (plans.Deadline(1.0, plans.Gather(BRANCHES)), ()),
     "wait_for": (plans.Deadline(1.0, plans.Gather(BRANCHES), "wait_for"), ()),
     "move_on_after": (plans.Deadline(1.0, plans.Gather(BRANCHES), "move_on_after"), ()),
-    "finally": (plans.Deadline(1.0, plans.Guarded(plans.Gather(BRANCHES), plans.Step("undo", failures=1, attempts=2))), ()),
+    "finally": (
+        plans.Deadline(1.0, plans.Guarded(plans.Gather(BRANCHES), plans.Step("undo", failures=1, attempts=2))),
+        (),
+    ),
     "finally in a group in a scope": (
         plans.Deadline(
             1.0, plans.Group((plans.Guarded(plans.Sleep(30.0), plans.Step("undo")), plans.Step("a"))), "move_on_after"

@@ -1,4 +1,4 @@
-"""SIGKILL at any moment: what was acknowledged is there, once; what was done is not done again; nothing is left over."""
+"""SIGKILL at any moment: what was acknowledged is there, once; what was done is not done again; nothing is left."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def kill(directory: Path, *, times: int, seed: int) -> None:
     asyncio.run(killing.kill_often(times))
     assert killing.kills == times
     asyncio.run(killing.judge())
-    assert len(killing.jobs) > 0
+    assert len(killing.jobs) > times, "the child was hardly ever at work"
 
 
 @pytest.mark.real

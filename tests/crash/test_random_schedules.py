@@ -61,6 +61,8 @@ def test_the_generator_makes_every_kind_of_node_and_message() -> None:
 
 def test_a_failure_says_how_to_see_it_again() -> None:
     schedule = Schedule('{"type":"Event","event_id":"never sent"}', (), seed=1)
-    with pytest.raises(ScheduleFailed, match=r"(?s)the run is stuck.*python -m benchmarks.schedules --schedule '\{") as failure:
+    with pytest.raises(
+        ScheduleFailed, match=r"(?s)the run is stuck.*python -m benchmarks.schedules --schedule '\{"
+    ) as failure:
         live_once(schedule)
     assert failure.value.schedule.as_text() in str(failure.value)

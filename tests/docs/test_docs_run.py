@@ -1,4 +1,4 @@
-"""Every Python block of the README and of docs/ runs, page by page, each page in one namespace and a directory of its own.
+"""Every Python block of the README and of docs/ runs: each page in one namespace, in a directory of its own.
 
 A block that cannot stand alone has an HTML comment above it, which says why:
 
@@ -24,7 +24,7 @@ LINK = re.compile(r"\]\((?P<target>[^)#:]+)(?:#[^)]*)?\)")
 
 
 def blocks(page: Path) -> list[str]:
-    """The page's programs, each with as many empty lines before it as it has in the page, so that errors name its line."""
+    """The page's programs, each with empty lines before it, so that errors name its line in the page."""
     text = page.read_text(encoding="utf-8")
     found = []
     for match in BLOCK.finditer(text):

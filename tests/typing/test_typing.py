@@ -31,7 +31,7 @@ STRICT = {
 
 def mypy(*files: Path, cache: Path) -> str:
     """What mypy strict says, nothing when all is well."""
-    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--hide-error-context"]
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--follow-imports=silent"]
     command += ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(cache)]
     return _said(command, *files, cwd=ROOT)
 
@@ -78,7 +78,8 @@ def test_a_marker_on_a_right_call_would_be_noticed(tmp_path: Path) -> None:
     """The check itself is checked: a right call that is marked as wrong fails it, with both checkers."""
     file = tmp_path / "marked.py"
     file.write_text(
-        "from boxflow import Retry\n\nRetry(attempts=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]\n"
+        "from boxflow import Retry\n\n"
+        "Retry(attempts=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]\n"
     )
     assert 'Unused "type: ignore" comment' in mypy(file, cache=tmp_path / "cache")
     assert "Unnecessary" in pyright(tmp_path)

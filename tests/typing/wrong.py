@@ -1,8 +1,8 @@
 """Calls that mypy strict and pyright strict must refuse, each marked for both.
 
 A marker that no error answers is itself an error: mypy and pyright both warn of ignores that are not needed. So this
-file is clean exactly when every marked line is refused, and no other. (mypy takes `wait_for_event(type=int)` for Any where a
-str is expected; only pyright refuses that.)
+file is clean exactly when every marked line is refused, and no other. (mypy takes `wait_for_event(type=int)` for Any
+where a str is expected; only pyright refuses that.)
 """
 
 from __future__ import annotations

@@ -298,8 +298,8 @@ class DivergenceError(BoxflowError):
             f"the journal has {recorded} at position {seq}, but the code now waits for {now}.{where}\n"
             "The code changed under this run, or is not deterministic. Nothing was executed. Deploy code that issues "
             "the recorded call again and `resume()`, or `resume(accept_divergence=True)` to skip what no longer has a "
-            'place; `ctx.patched("...")` and `@workflow(version=...)` are the planned ways to change code under waiting '
-            "runs"
+            'place; `ctx.patched("...")` and `@workflow(version=...)` are the planned ways to change code under '
+            "waiting runs"
         )
         self.recorded = recorded
         self.seq = seq

@@ -184,6 +184,11 @@ class WebhookArrived(_Keyed, frozen=True, kw_only=True, omit_defaults=True, tag=
     value: Value = NULL
     blob: Blob | None = None
 
+    @property
+    def data(self) -> Any:
+        """The call as JSON data: method, headers, query, and the body in base64 (None when it lies in a blob)."""
+        return msgspec.json.decode(self.value)
+
 
 class ChildEnded(_Keyed, frozen=True, kw_only=True, omit_defaults=True, tag="child_ended"):
     """A child run reached a final status."""
@@ -193,6 +198,11 @@ class ChildEnded(_Keyed, frozen=True, kw_only=True, omit_defaults=True, tag="chi
     value: Value = NULL
     blob: Blob | None = None
     error: Failure | None = None
+
+    @property
+    def data(self) -> Any:
+        """What it returned, as JSON data (None when it returned nothing, or it lies in a blob)."""
+        return msgspec.json.decode(self.value)
 
 
 class CancelAsked(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="cancel_asked"):

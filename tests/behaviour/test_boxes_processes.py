@@ -103,11 +103,11 @@ def _state(pid: int) -> str:
 
 @linux
 async def test_a_fork_storm_is_ended(tmp_path: Path) -> None:
-    async with Boxes(LocalSandbox(tmp_path)) as boxes, boxes.create(env={"STORM": "here"}) as box:
+    async with Boxes(LocalSandbox(tmp_path)) as boxes, boxes.create(env={"STORM": str(tmp_path)}) as box:
         storm = "n() { while :; do (setsid sleep 30 &); sleep 0.005; done; }; n & n & n"
         with pytest.raises(CommandTimeoutError):
             await box.exec.command(storm, timeout=0.5)
-        assert _with("STORM=here") == []
+        assert _with(f"STORM={tmp_path}") == []
 
 
 @linux
@@ -182,26 +182,26 @@ async def test_killing_twice_is_no_error(tmp_path: Path) -> None:
 
 
 async def test_cancelling_a_start_leaves_no_process(tmp_path: Path) -> None:
-    async with Boxes(LocalSandbox(tmp_path)) as boxes, boxes.create(env={"START": "here"}) as box:
+    async with Boxes(LocalSandbox(tmp_path)) as boxes, boxes.create(env={"START": str(tmp_path)}) as box:
         for turns in range(15):
             task = asyncio.create_task(box.exec.command("sleep 600"))
             await asyncio.sleep(turns * 0.0003)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert _with("START=here") == []
+            assert _with(f"START={tmp_path}") == []
 
 
 async def test_starts_race_with_delete_and_none_survives(tmp_path: Path) -> None:
     async with Boxes(LocalSandbox(tmp_path)) as boxes:
         for _ in range(5):
-            box = await boxes.create(env={"RACE": "here"})
+            box = await boxes.create(env={"RACE": str(tmp_path)})
             running = [asyncio.create_task(box.exec.command("sleep 600")) for _ in range(10)]
             await asyncio.sleep(0.004)
             await box.delete()
             ended = await asyncio.gather(*running, return_exceptions=True)
             assert all(isinstance(end, SandboxError) or getattr(end, "exit_code", 0) == 137 for end in ended), ended
-            assert _with("RACE=here") == []
+            assert _with(f"RACE={tmp_path}") == []
             assert not list(tmp_path.iterdir())
 
 

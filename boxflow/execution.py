@@ -147,7 +147,8 @@ class Execution:
         )
         self._body.add_done_callback(self._body_done, context=context)
         if self.workflow.timeout_s is not None:
-            when = self.record.start_at + self.workflow.timeout_s
+            # A fork was created later than the start that it shares with its origin, and has its own time.
+            when = max(self.record.start_at, self.record.created_at) + self.workflow.timeout_s
             self.journal.count(RUN_TIMEOUT)
             self._timeout = loop.call_at_named(when, (RUN_TIMEOUT, 1), self._run_timed_out, context=context)
 

@@ -95,6 +95,41 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     :param owner: whose loop it is; found by `asyncio.get_running_loop().owner`
     """
 
+    # More attributes than instances share the keys of: 30. Slots save a kilobyte for every waiting run.
+    __slots__ = (
+        "_admitting",
+        "_asyncgens",
+        "_batch",
+        "_batch_reason",
+        "_cancelled_timers",
+        "_closed",
+        "_completing",
+        "_debug",
+        "_dropped_asyncgens",
+        "_exception_handler",
+        "_finalizer",
+        "_fruitless",
+        "_in_cancel",
+        "_last_asyncgen",
+        "_last_number",
+        "_last_task",
+        "_last_timer",
+        "_now",
+        "_parked",
+        "_prune_at",
+        "_ready",
+        "_retries",
+        "_strays",
+        "_tasks",
+        "_thread",
+        "_timers",
+        "_tries",
+        "evicting",
+        "on_violation",
+        "owner",
+        "violation",
+    )
+
     def __init__(self, *, now: float, owner: object = None) -> None:
         self.owner = owner
         #: The body is being thrown away, or was: no durable call may be made.

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from behaviour.manual_clock import ManualClock
-from behaviour.support import Machine, kinds, settle, until
+from behaviour.support import Machine, kinds, settle, until, until_recorded
 
 from boxflow import ChildFailedError, Context, RunFailedError, RunFailure, RunStatus, StepFailedError, workflow
 from boxflow.errors import RunStateError
@@ -315,11 +315,9 @@ async def test_a_parent_is_told_of_the_end_of_a_child_that_was_resumed_by_hand(m
     world.broken = {"b"}
     async with machine.running(parent, child) as engine:
         run = await engine.start(parent, run_id="p")
-        await until(run, RunStatus.WAITING)
+        await until_recorded(run, "child_ended")
         world.broken = set()
         by_hand = await engine.get("p/child")
-        while not (await by_hand.status()).is_final:
-            await asyncio.sleep(0.001)
         await by_hand.resume()
         assert await by_hand.result() == "b"
         await engine.notify("mended")

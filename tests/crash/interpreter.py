@@ -209,6 +209,7 @@ class Body:
         return sorted(taken, key=str)
 
     async def _stream(self, parts: tuple[Node, ...], path: str) -> Any:
+        taken: list[Any] = []
         send, receive = anyio.create_memory_object_stream[Any](1)
 
         async def produce(number: int) -> None:
@@ -217,7 +218,7 @@ class Body:
         async with send, receive, anyio.create_task_group() as group:
             for number in range(len(parts)):
                 group.start_soon(produce, number)
-            taken = [await receive.receive() for _ in parts]
+            taken += [await receive.receive() for _ in parts]
         return sorted(taken, key=str)
 
     async def _locked(self, node: plans.Locked, path: str) -> Any:

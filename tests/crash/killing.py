@@ -19,6 +19,7 @@ from boxflow.model import EventArrived, RunStatus, StepDone, StepFailed, Webhook
 from boxflow.ports import RunQuery
 from boxflow_backends.file_store import FileStore
 from tests.crash import kill_child
+from tests.crash.recorded_store import sending_in_mail
 
 IN_FLIGHT = 12
 EARLY = 0.25
@@ -186,7 +187,7 @@ class Killing:
             left = await store.find_runs(RunQuery(statuses=frozenset(RunStatus) - {RunStatus.COMPLETED}))
             assert not left, f"runs are left: {left}"
             for item in await store.list_items("mail"):
-                found[msgspec.json.decode(item.value)["data"]["id"]] += 1
+                found[sending_in_mail(item.value)] += 1
         twice = {command_id: times for command_id, times in found.items() if times > 1}
         assert not twice, f"these were received twice: {twice}"
         for job in self.jobs.values():

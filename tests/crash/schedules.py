@@ -125,7 +125,7 @@ class Past:
     acknowledged: frozenset[str] = frozenset()
     #: Attempts of `at_most_once` steps that were started.
     started: frozenset[tuple[CallKey, int]] = frozenset()
-    law: dict[tuple[str, int], Any] = attrs.field(factory=dict)
+    law: dict[tuple[str, int], Any] = attrs.field(factory=dict[tuple[str, int], Any])
 
 
 class Law:

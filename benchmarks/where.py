@@ -1,8 +1,8 @@
 """Where does the time of a step go? `python -m benchmarks.where [memory | file] [RUNS]`: microseconds a step, by part.
 
-A profile of steps.py's workload, grouped by the file that the time was spent in, scaled so that the sum is the processor time
-of the event loop's thread without a profiler. The profiler charges every call about the same, so parts made of many small
-functions look larger than they are. Use it to see the order of the parts, not the second digit.
+A profile of the workload of steps.py, grouped by the file that the time was spent in, scaled so that the sum is the
+processor time of the event loop's thread without a profiler. The profiler charges every call about the same, so parts
+made of many small functions look larger than they are. Use it to see the order of the parts, not the second digit.
 """
 
 from __future__ import annotations

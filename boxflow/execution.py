@@ -384,6 +384,7 @@ class Execution:
             for task in leftover:
                 if not task.cancelled():
                     task.exception()  # Looked at, so that asyncio does not complain: the body did not await it.
+        await self.loop.shutdown_asyncgens()
         failure_function = self.workflow.failure_function
         if failure_function is not None and self.status is not RunStatus.COMPLETED:
             await self._run_failure_function()

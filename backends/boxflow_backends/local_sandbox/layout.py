@@ -65,8 +65,8 @@ class Layout:
         return self.root / f".gone-{checked(box_id)}~{secrets.token_hex(6)}"
 
     def leftovers(self, box_id: str) -> list[Path]:
-        """What a removal of the box that was interrupted has left."""
-        return sorted(self.root.glob(f".gone-{checked(box_id)}~*"))
+        """What a making or a removal of the box has left that was interrupted, as by the death of the engine."""
+        return sorted(path for what in ("new", "gone") for path in self.root.glob(f".{what}-{checked(box_id)}~*"))
 
     def mark(self, box_id: str) -> str:
         """What is in the environment of every process of the box, and of no other process of this machine.

@@ -14,6 +14,7 @@ from boxflow.errors import RunNotFoundError, RunStateError, WorkflowNotFoundErro
 from boxflow.journal import ChildCall
 from boxflow.model import Failure, Head, RunStatus
 from boxflow.ports import RunQuery, Store, StoredRun
+from boxflow.resume import given_up_reason
 from boxflow.runner import Arrival, Runner, child_ended
 from boxflow.workflow import Workflow
 
@@ -79,8 +80,7 @@ class Children:
         # A child that does not exist yet is cancelled by `_start`, which looks at `given_up`.
         with contextlib.suppress(RunNotFoundError):
             # Once: a parent that is rebuilt asks again.
-            reason = f"its parent {runner.run_id!r} no longer waits for it"
-            await self._hub.cancel_run(call.child_id, reason, once=True)
+            await self._hub.cancel_run(call.child_id, given_up_reason(runner.run_id), once=True)
 
     def forget(self, call: ChildCall) -> None:
         """The run that waits leaves memory."""

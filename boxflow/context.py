@@ -38,6 +38,7 @@ from boxflow.errors import (
     StepTimeoutError,
     WaitTimeoutError,
 )
+from boxflow.failure import printable
 from boxflow.journal import CancelCall, ChildCall, MailWait, Operation, SleepCall, StepCall
 from boxflow.loop import Evicted
 from boxflow.mail import Notified, Webhook, WebhookRequest
@@ -261,7 +262,8 @@ class Context:
                 f"{name!r} was called after run {self.run_id!r} had ended; await every task in the body"
             )
         if not _is_text(name):
-            raise ConfigurationError(f"a durable call needs a name, a non-empty text; got {name!r}")
+            kind = "text without lone surrogates" if isinstance(name, str) and name else "non-empty text"
+            raise ConfigurationError(f"a durable call needs a name, a {kind}; got {name!r}")
 
     def _misplaced(self, name: str) -> Exception:
         running = current_step.get(None)
@@ -338,6 +340,7 @@ class Context:
         :raises DecodeError: its data does not fit *type*
         """
         self._enter(name)
+        _check_subject(event_id, "event_id")
         outcome = await self._mail(name, MailWait("event", event_id), f"event {event_id!r}", timeout)
         return decode_value(cast(EventArrived, outcome).value, type)
 
@@ -386,6 +389,7 @@ class Context:
         :param run_id: send it to that run's own mailbox only
         """
         self._enter(name)
+        _check_subject(event_id, "event_id")
         encoded = encode_loose(data)
 
         async def send() -> Notified:
@@ -415,7 +419,9 @@ class Context:
         self._enter(name)
         found = self._services.find_workflow(workflow)
         encoded = encode_payload(found, payload)
-        if run_id is None:
+        if run_id is not None:
+            _check_subject(run_id, "run_id")
+        else:
             occurrence = self._execution.journal.occurrence_of_next(name)
             run_id = f"{self.run_id}/{name}" + ("" if occurrence == 1 else f"#{occurrence}")
         call = ChildCall(found.name, found.version if isinstance(workflow, Workflow) else None, encoded, run_id)
@@ -467,7 +473,7 @@ class Context:
     async def cancel(self, reason: str | None = None) -> None:
         """Cancel this run: `CancelledError` is raised here, and `finally` blocks run as for any other cancel."""
         self._enter("cancel")
-        await self._outcome("cancel", CancelCall(reason))
+        await self._outcome("cancel", CancelCall(None if reason is None else printable(reason)))
 
     async def _internal(
         self,
@@ -493,6 +499,7 @@ class Context:
         False for a run that was past this line before the change was deployed, True for every other: the answer is
         recorded, and stays. Keep the old branch until no run answers False.
         """
+        _check_subject(change_id, "change_id")
         return self._execution.patched(change_id)
 
     # --- boxes --------------------------------------------------------------------------------------------------------
@@ -598,7 +605,21 @@ def _wake(future: asyncio.Future[Any]) -> None:
 
 
 def _is_text(name: object) -> bool:
-    return isinstance(name, str) and bool(name)
+    if not isinstance(name, str) or not name:
+        return False
+    if name.isascii():
+        return True
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        # Lone surrogates have no UTF-8 form: no store could keep them.
+        return False
+    return True
+
+
+def _check_subject(text: object, what: str) -> None:
+    if not _is_text(text):
+        raise ConfigurationError(f"{what}={text!r} must be a non-empty text without lone surrogates")
 
 
 def _step_error(outcome: StepFailed) -> StepFailedError:

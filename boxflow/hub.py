@@ -36,6 +36,7 @@ from boxflow.errors import (
     StoreFailedError,
 )
 from boxflow.execution import Execution
+from boxflow.failure import printable
 from boxflow.journal import ChildCall, MailWait, Operation, StepCall
 from boxflow.mail import Notified, Webhook, make_token
 from boxflow.mailroom import Mailroom
@@ -306,7 +307,7 @@ class Hub:
         return bytes(head.result)
 
     async def cancel_run(self, run_id: str, reason: str | None, *, once: bool = False) -> None:
-        await self._steering.cancel(run_id, reason, once=once)
+        await self._steering.cancel(run_id, None if reason is None else printable(reason), once=once)
 
     async def resume_run(self, run_id: str, *, accept_divergence: bool) -> None:
         await self._steering.resume(run_id, accept_divergence=accept_divergence)

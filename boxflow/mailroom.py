@@ -17,7 +17,7 @@ import msgspec
 from boxflow.errors import EventsFullError, RunEndedError, RunNotFoundError
 from boxflow.journal import MailWait
 from boxflow.mail import Notified, mailbox_prefix
-from boxflow.model import Change, Delete, Item, Put, Value
+from boxflow.model import Change, Delete, Item, Put, RunStatus, Value
 from boxflow.ports import Clock, RunQuery, Store
 from boxflow.runner import Arrival, Runner, arrived
 
@@ -162,12 +162,20 @@ class Mailroom:
             if stored is None:
                 raise RunNotFoundError(run_id)
             if stored.head.status.is_final:
-                raise RunEndedError(f"run {run_id!r} is over ({stored.head.status}); nothing waits for {token!r} there")
+                raise _over(run_id, stored.head.status, token)
             may_wait = self._hub.resident(run_id) is not None or token in stored.head.waiting
             if may_wait and await self._hand_to(run_id, token, data, source):
                 return Notified(run_ids=(run_id,))
             await self._keep(kind, subject, run_id, data, source)
+            await self._refuse_if_over(run_id, token)
         return Notified(kept=True)
+
+    async def _refuse_if_over(self, run_id: str, token: str) -> None:
+        """The run may have ended while its mail was kept: nothing will ever take it, and the sender is told so."""
+        stored = await self._hub.store.get_run(run_id)
+        if stored is not None and stored.head.status.is_final:
+            await self._hub.store.change_items(await self.closing_changes(run_id))
+            raise _over(run_id, stored.head.status, token)
 
     async def _wake_all(self, token: str, data: bytes, source: str | None) -> list[str]:
         waiting = {runner.run_id: None for runner in self._waits.get(token, {}).values()}
@@ -222,15 +230,18 @@ class Mailroom:
         await self._hub.store.change_items([Put(item)])
         self._kept += 1
 
-    def put_back(self, run_id: str, mail: Sequence[tuple[Kind, str, bytes, str | None]]) -> list[Change]:
-        """Changes that put mail back to the front of a run's mailbox, in its order: kind, subject, data, source."""
+    def put_back(self, run_id: str, mail: Sequence[tuple[Kind, str, bytes, str | None]], seq: int) -> list[Change]:
+        """Changes that put mail back to the front of a run's mailbox, in its order: kind, subject, data, source.
+
+        :param seq: the position of the resumption: the later one's mail had been taken first
+        """
         changes: list[Change] = []
         for number, (kind, subject, data, source) in enumerate(mail):
             expires_at = self._hub.clock.now() + self._keep_s
             kept = _Kept(
                 kind=kind, subject=subject, owner=run_id, source=source, expires_at=expires_at, data=Value(data)
             )
-            key = f"{mailbox_prefix(run_id, f'{kind}:{subject}')}{number:017d}"
+            key = f"{mailbox_prefix(run_id, f'{kind}:{subject}')}!{10**12 - seq:012d}-{number:06d}"  # "!" comes before digits
             item = Item(collection=KEPT, key=key, value=Value(msgspec.json.encode(kept)), run_id=run_id)
             changes.append(Put(item))
         self._kept += len(changes)
@@ -297,3 +308,7 @@ class Mailroom:
 
 def _token(wait: MailWait) -> str:
     return f"{wait.kind}:{wait.subject}"
+
+
+def _over(run_id: str, status: RunStatus, token: str) -> RunEndedError:
+    return RunEndedError(f"run {run_id!r} is over ({status}); nothing waits for {token!r} there")

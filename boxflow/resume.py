@@ -17,7 +17,10 @@ from boxflow.model import (
     Outcome,
     RunRecord,
     RunResumed,
+    RunStatus,
     StepDone,
+    StepFailed,
+    StepStarted,
     TimerFired,
     WebhookArrived,
 )
@@ -47,16 +50,20 @@ def dropped_by_resume(
     first = min(causes, default=ended + 1)
     kept_keys = pending_before(first) if causes else frozenset[Key]()
     dropped: list[Outcome] = []
+    again = {(outcome.name, outcome.occurrence) for outcome in outcomes if outcome.seq in causes and _has_ended(outcome)}
     for outcome in outcomes:
-        if outcome.seq < first or isinstance(outcome, (RunResumed, ChangePatched)):
+        if isinstance(outcome, StepStarted) and (outcome.name, outcome.occurrence) in again:
+            # Else it would look as if a crash had interrupted the attempt, and an `at_most_once` step never run again.
+            dropped.append(outcome)
+        elif outcome.seq < first or isinstance(outcome, (RunResumed, ChangePatched)):
             continue
-        if outcome.seq > ended or outcome.seq in causes or not _stays(outcome, kept_keys):
+        elif outcome.seq > ended or outcome.seq in causes or not _stays(outcome, kept_keys):
             dropped.append(outcome)
     return dropped
 
 
 def _stays(outcome: Outcome, kept_keys: frozenset[Key]) -> bool:
-    if isinstance(outcome, (TimerFired, CancelAsked)):
+    if isinstance(outcome, (TimerFired, CancelAsked)) or _was_given_up(outcome):
         return False
     return (outcome.name, outcome.occurrence) in kept_keys
 
@@ -66,9 +73,27 @@ def mail_of(dropped: Sequence[Outcome]) -> list[EventArrived | WebhookArrived]:
     return [outcome for outcome in dropped if isinstance(outcome, (EventArrived, WebhookArrived))]
 
 
-def failed_children(outcomes: Sequence[Outcome], head: Head) -> list[str]:
-    """The ids of the children whose failure ended the body."""
-    return [outcome.run_id for outcome in outcomes if isinstance(outcome, ChildEnded) and outcome.seq in head.causes]
+def unfinished_children(dropped: Sequence[Outcome]) -> list[str]:
+    """The ids of the children that ended otherwise than well, and whose ends no longer count."""
+    ended = [outcome for outcome in dropped if isinstance(outcome, ChildEnded)]
+    return [outcome.run_id for outcome in ended if outcome.status != RunStatus.COMPLETED]
+
+
+def given_up_reason(parent_id: str) -> str:
+    """Why a child was cancelled for which its parent no longer waits."""
+    return f"its parent {parent_id!r} no longer waits for it"
+
+
+def _was_given_up(outcome: Outcome) -> bool:
+    """A child that was cancelled because the body had given up waiting: it goes on with its parent."""
+    if not isinstance(outcome, ChildEnded) or outcome.status != RunStatus.CANCELLED or outcome.error is None:
+        return False
+    return outcome.error.message.endswith("no longer waits for it")
+
+
+def _has_ended(outcome: Outcome) -> bool:
+    """The outcome says how a step ended, and not that nobody knows."""
+    return isinstance(outcome, StepFailed) and outcome.reason != "interrupted"
 
 
 def prefix_before(outcomes: Sequence[Outcome], name: str, occurrence: int, run_id: str) -> list[Outcome]:

@@ -197,6 +197,9 @@ class Runner:
         self._pumping = True
         try:
             while not self.is_over:
+                if self.execution.markers:
+                    # What `patched` answered is recorded before anything that follows from it is begun.
+                    await self._record([])
                 self._start_calls()
                 if self.execution.closed:
                     await self._end()
@@ -337,7 +340,9 @@ class Runner:
             causes=execution.causes,
             updated_at=at,
         )
-        changes = await self.hub.closing_changes(self.run_id)
+        # What is kept for a failed run stays until its time is over: when the run is resumed, it is there.
+        failed = execution.status is RunStatus.FAILED
+        changes = () if failed else await self.hub.closing_changes(self.run_id)
         await self.hub.store.append(self.run_id, outcomes, head, self.fence, changes)
         self.head = head
         self.is_over = True

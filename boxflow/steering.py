@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -28,7 +29,7 @@ from boxflow.model import (
     WebhookArrived,
 )
 from boxflow.ports import Clock, Store, StoredRun
-from boxflow.resume import ancestry, counting, dropped_by_resume, failed_children, mail_of, prefix_before
+from boxflow.resume import ancestry, counting, dropped_by_resume, given_up_reason, mail_of, prefix_before, unfinished_children
 from boxflow.runner import Arrival, Runner
 
 
@@ -38,6 +39,8 @@ class Hub(Protocol):
     clock: Clock
     store: Store
     owner: str
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]: ...
 
     def hold(self, run_id: str) -> AbstractAsyncContextManager[Runner | None]: ...
 
@@ -62,6 +65,8 @@ class Steering:
     def __init__(self, hub: Hub, mailroom: Mailroom) -> None:
         self._hub = hub
         self._mailroom = mailroom
+        #: Held by who reads a run that nobody drives and then acts on it: two who do so must not both append.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def stored(self, run_id: str) -> StoredRun:
         """:raises RunNotFoundError: no such run."""
@@ -88,17 +93,17 @@ class Steering:
                 return
             has_begun = head.status is not RunStatus.PENDING or stored.record.start_at <= self._hub.clock.now()
             if head.status is RunStatus.DIVERGED or not has_begun:
-                await self._end_unbegun(stored, reason)
-                return
+                if await self._end_unbegun(head, run_id, reason):
+                    return
+                continue
             async with self._hub.hold(run_id) as runner:
                 if runner is not None:
                     if once and runner.execution.cancel_asked:
                         return
                     if await self._ask(runner, reason):
                         return
-            if runner is None and (again := await self.stored(run_id)).head == head:
-                # Its code is not here: nothing of it can run, and its boxes go with it.
-                await self._end_unbegun(again, reason)
+            # When its code is not here, nothing of it can run, and its boxes go with it.
+            if runner is None and await self._end_unbegun(head, run_id, reason):
                 return
 
     async def _ask(self, runner: Runner, reason: str | None) -> bool:
@@ -106,8 +111,22 @@ class Steering:
         runner.arrive(Arrival(lambda seq, at: CancelAsked(seq=seq, at=at, reason=reason), done=recorded))
         return await recorded
 
-    async def _end_unbegun(self, stored: StoredRun, reason: str | None) -> None:
-        """Cancel a run whose body does not run: it has not begun, or its code does not fit, or is not here."""
+    async def _end_unbegun(self, before: Head, run_id: str, reason: str | None) -> bool:
+        """Cancel a run whose body does not run: it has not begun, or its code does not fit, or is not here.
+
+        False, and nothing done, when its head is no longer *before*.
+        """
+        async with self._lock(run_id):
+            stored = await self.stored(run_id)
+            if stored.head != before:
+                return False
+            await self._append_cancelled(stored, reason)
+            return True
+
+    def _lock(self, run_id: str) -> asyncio.Lock:
+        return self._locks.setdefault(run_id, asyncio.Lock())
+
+    async def _append_cancelled(self, stored: StoredRun, reason: str | None) -> None:
         run_id, now = stored.record.run_id, self._now()
         fence = await self._hub.store.claim(run_id, self._hub.owner)
         seq = stored.head.length + 1
@@ -129,18 +148,23 @@ class Steering:
 
         :raises RunStateError: it has neither failed nor diverged
         """
+        async with self._lock(run_id):
+            await self._resume(run_id, accept_divergence)
+
+    async def _resume(self, run_id: str, accept_divergence: bool, *, given_up_by: str | None = None) -> None:
         stored = await self.stored(run_id)
         head = stored.head
-        if head.status not in (RunStatus.FAILED, RunStatus.DIVERGED):
+        was_given_up = given_up_by is not None and head.reason == given_up_reason(given_up_by)
+        if head.status not in (RunStatus.FAILED, RunStatus.DIVERGED) and not was_given_up:
             raise RunStateError(
                 f"run {run_id!r} is {head.status}; only a failed or diverged run is resumed. "
                 "`restart()` begins it anew, `fork(before=...)` branches it"
             )
         everything = await self._hub.read(run_id)
         dropped: list[Outcome] = []
-        if head.status is RunStatus.FAILED:
+        if head.status.is_final:
             dropped = await self._dropped(stored, everything)
-            await self._resume_children(everything, head, accept_divergence)
+            await self._resume_children(run_id, dropped, accept_divergence)
         now = max(self._now(), everything[-1].at if everything else 0.0)
         resumed = RunResumed(
             seq=head.length + 1,
@@ -151,26 +175,42 @@ class Steering:
         fence = await self._hub.store.claim(run_id, self._hub.owner)
         new = Head(status=RunStatus.RUNNING, length=resumed.seq, updated_at=now)
         mail = [_as_mail(outcome) for outcome in mail_of(dropped)]
-        await self._hub.store.append(run_id, [resumed], new, fence, self._mailroom.put_back(run_id, mail))
-        self._hub.changed(run_id)
-        self._hub.launch(stored.record, new)
+        changes = self._mailroom.put_back(run_id, mail, resumed.seq)
+
+        async def go_on() -> None:
+            await self._hub.store.append(run_id, [resumed], new, fence, changes)
+            self._hub.changed(run_id)
+            self._hub.launch(stored.record, new)
+
+        # A task of the engine's: who asked may be cancelled, and a resumed run that nobody drives would stand still.
+        await asyncio.shield(self._hub.spawn(go_on()))
 
     async def _dropped(self, stored: StoredRun, everything: Sequence[Outcome]) -> list[Outcome]:
         scratch = await self._hub.scratch(stored.record)
         try:
             pending_before = _pending_before(scratch, everything)
-            return dropped_by_resume(counting(everything), stored.head, pending_before)
+            counted, head = counting(everything), stored.head
+            if head.status is RunStatus.CANCELLED:
+                asked = tuple(outcome.seq for outcome in counted if isinstance(outcome, CancelAsked))
+                head = msgspec.structs.replace(head, causes=asked)
+            return dropped_by_resume(counted, head, pending_before)
         except DivergenceError as error:
             run_id = stored.record.run_id
             raise RunDivergedError(f"run {run_id!r} cannot be resumed: {error}", run_id=run_id) from error
         finally:
             scratch.evict()
 
-    async def _resume_children(self, outcomes: Sequence[Outcome], head: Head, accept_divergence: bool) -> None:
-        for child_id in failed_children(outcomes, head):
-            child = await self._hub.store.get_run(child_id)
-            if child is not None and child.head.status in (RunStatus.FAILED, RunStatus.DIVERGED):
-                await self.resume(child_id, accept_divergence=accept_divergence)
+    async def _resume_children(self, run_id: str, dropped: Sequence[Outcome], accept_divergence: bool) -> None:
+        """Have the children go on whose failure ended the body, and those that had to end because it did."""
+        for child_id in unfinished_children(dropped):
+            async with self._lock(child_id):
+                child = await self._hub.store.get_run(child_id)
+                if child is None:
+                    continue
+                head = child.head
+                has_failed = head.status in (RunStatus.FAILED, RunStatus.DIVERGED)
+                if has_failed or (head.status is RunStatus.CANCELLED and head.reason == given_up_reason(run_id)):
+                    await self._resume(child_id, accept_divergence, given_up_by=run_id)
 
     # --- fork ------------------------------------------------------------------------------------------------------
 

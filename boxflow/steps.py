@@ -77,14 +77,20 @@ async def attempt(
             # The refusal's own words begin with what was returned: "a set, which JSON cannot keep; ...".
             message = f"step {name!r} returned {refusal}"
             return Raised(failure_of(refusal, message=message), None, timed_out=False)
-    except Exception as error:  # noqa: BLE001 - whatever a step raises is its outcome
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a step raises is its outcome
+        # `sys.exit()` in a step fails the step: ending the application, it would meet the same step at the next start.
         return Raised(failure_of(error), _pause_s(retry, error, number, jitter), timed_out=False)
+    except KeyboardInterrupt:
+        raise
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
         # Nobody cancelled this step: its function raised CancelledError by itself, which is a failure like any other.
         return Raised(failure_of(error), _pause_s(retry, Exception(), number, jitter), timed_out=False)
+    except BaseException as error:
+        # Somebody's own kind, such as pytest's `Failed`, or a group that holds one. Its harm ends with the step.
+        return Raised(failure_of(error), _pause_s(retry, error, number, jitter), timed_out=False)
     finally:
         current_step.reset(token)
 
@@ -104,14 +110,20 @@ def is_async(fn: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004 - the method itself is wanted
 
 
-def _pause_s(retry: Retry | None, error: Exception, number: int, jitter: float) -> float | None:
+def _pause_s(retry: Retry | None, error: BaseException, number: int, jitter: float) -> float | None:
     """How long to wait before the next attempt; None when there is none."""
     if isinstance(error, NEVER_AGAIN):
         return None
     if isinstance(error, RetryAfterError):
         # Raising it asks for another try, so it has the default attempts even where no policy was given.
         limit = (retry or Retry()).attempts
-        return None if limit is not None and number >= limit else seconds(error.delay)
+        if limit is not None and number >= limit:
+            return None
+        try:
+            return seconds(error.delay)
+        except (TypeError, ValueError):
+            # Often a number from somebody's header, and not a pause: then the policy's own.
+            return (retry or Retry()).pause_s(number, jitter)
     if retry is None or not retry.wants(error) or (retry.attempts is not None and number >= retry.attempts):
         return None
     return retry.pause_s(number, jitter)

@@ -57,8 +57,6 @@ class LocalSandbox:
     :param root: where the boxes are kept; `$XDG_STATE_HOME/boxflow/boxes` unless given, for this user alone
     """
 
-    capabilities: Final = frozenset[Capability]()
-
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
         self._layout = Layout(default_root() if root is None else Path(root))
         self._files = LocalFiles(self._layout)
@@ -67,6 +65,11 @@ class LocalSandbox:
 
     def __repr__(self) -> str:
         return f"LocalSandbox({str(self._layout.root)!r})"
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """None: what it makes is isolated from nothing."""
+        return frozenset()
 
     async def __aenter__(self) -> Self:
         """Make the root; :raises SandboxUnavailableError: it cannot be made, or this system is not POSIX."""

@@ -241,7 +241,8 @@ class Mailroom:
             kept = _Kept(
                 kind=kind, subject=subject, owner=run_id, source=source, expires_at=expires_at, data=Value(data)
             )
-            key = f"{mailbox_prefix(run_id, f'{kind}:{subject}')}!{10**12 - seq:012d}-{number:06d}"  # "!" comes before digits
+            # "!" comes before digits: in front of all that has come since.
+            key = f"{mailbox_prefix(run_id, f'{kind}:{subject}')}!{10**12 - seq:012d}-{number:06d}"
             item = Item(collection=KEPT, key=key, value=Value(msgspec.json.encode(kept)), run_id=run_id)
             changes.append(Put(item))
         self._kept += len(changes)

@@ -50,7 +50,9 @@ def dropped_by_resume(
     first = min(causes, default=ended + 1)
     kept_keys = pending_before(first) if causes else frozenset[Key]()
     dropped: list[Outcome] = []
-    again = {(outcome.name, outcome.occurrence) for outcome in outcomes if outcome.seq in causes and _has_ended(outcome)}
+    again = {
+        (outcome.name, outcome.occurrence) for outcome in outcomes if outcome.seq in causes and _has_ended(outcome)
+    }
     for outcome in outcomes:
         if isinstance(outcome, StepStarted) and (outcome.name, outcome.occurrence) in again:
             # Else it would look as if a crash had interrupted the attempt, and an `at_most_once` step never run again.

@@ -29,7 +29,15 @@ from boxflow.model import (
     WebhookArrived,
 )
 from boxflow.ports import Clock, Store, StoredRun
-from boxflow.resume import ancestry, counting, dropped_by_resume, given_up_reason, mail_of, prefix_before, unfinished_children
+from boxflow.resume import (
+    ancestry,
+    counting,
+    dropped_by_resume,
+    given_up_reason,
+    mail_of,
+    prefix_before,
+    unfinished_children,
+)
 from boxflow.runner import Arrival, Runner
 
 

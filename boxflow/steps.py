@@ -80,7 +80,7 @@ async def attempt(
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a step raises is its outcome
         # `sys.exit()` in a step fails the step: ending the application, it would meet the same step at the next start.
         return Raised(failure_of(error), _pause_s(retry, error, number, jitter), timed_out=False)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, GeneratorExit):
         raise
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
@@ -88,7 +88,7 @@ async def attempt(
             raise
         # Nobody cancelled this step: its function raised CancelledError by itself, which is a failure like any other.
         return Raised(failure_of(error), _pause_s(retry, Exception(), number, jitter), timed_out=False)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - likewise
         # Somebody's own kind, such as pytest's `Failed`, or a group that holds one. Its harm ends with the step.
         return Raised(failure_of(error), _pause_s(retry, error, number, jitter), timed_out=False)
     finally:

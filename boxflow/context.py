@@ -262,7 +262,7 @@ class Context:
                 f"{name!r} was called after run {self.run_id!r} had ended; await every task in the body"
             )
         if not _is_text(name):
-            kind = "text without lone surrogates" if isinstance(name, str) and name else "non-empty text"
+            kind = "text without lone surrogates" if name else "non-empty text"
             raise ConfigurationError(f"a durable call needs a name, a {kind}; got {name!r}")
 
     def _misplaced(self, name: str) -> Exception:

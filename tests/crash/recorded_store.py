@@ -119,7 +119,7 @@ class RecordedStore(MemoryStore):
         stored = await super().create_run(record, head, changes)
         if is_new:
             self.writes.append(Created(record, head, tuple(changes)))
-            self._note_mail(changes, None, ())
+            self._note_mail(changes, ())
             await self._disk()
         return stored
 
@@ -130,13 +130,13 @@ class RecordedStore(MemoryStore):
         self.writes.append(Appended(run_id, tuple(outcomes), head, tuple(changes)))
         for outcome in outcomes:
             self._note(run_id, outcome)
-        self._note_mail(changes, run_id if head.status.is_final else None, outcomes)
+        self._note_mail(changes, outcomes)
         await self._disk()
 
     async def change_items(self, changes: Sequence[Change]) -> None:
         await super().change_items(changes)
         self.writes.append(Changed(tuple(changes)))
-        self._note_mail(changes, None, ())
+        self._note_mail(changes, ())
         await self._disk()
 
     def _note(self, run_id: str, outcome: Outcome) -> None:
@@ -159,7 +159,7 @@ class RecordedStore(MemoryStore):
                 raise BrokenPromise(f"run {run_id!r} received {sending!r} twice")
             received.add(sending)
 
-    def _note_mail(self, changes: Sequence[Change], ended: str | None, outcomes: Sequence[Outcome]) -> None:
+    def _note_mail(self, changes: Sequence[Change], outcomes: Sequence[Outcome]) -> None:
         arriving = {sending_in(outcome) for outcome in outcomes}
         for change in changes:
             match change:
@@ -169,10 +169,16 @@ class RecordedStore(MemoryStore):
                 case Delete(collection, key) if collection == KEPT:
                     gone = self.kept.pop(key)
                     had = any(gone in received for received in self.received.values())
-                    if gone not in arriving and not had and not (ended and key.startswith(f"{len(ended)}:{ended}:")):
+                    # Mail of a run that is over goes with it; a sender that hears of the end was not acknowledged.
+                    if gone not in arriving and not had and not self._is_over(key):
                         raise BrokenPromise(f"the kept sending {gone!r} was thrown away")
                 case _:
                     pass
+
+    def _is_over(self, key: str) -> bool:
+        length, _, rest = key.partition(":")
+        run = self._index.runs.get(rest[: int(length)])
+        return run is not None and run.kept.head.status.is_final
 
 
 def sending_in(outcome: Outcome) -> str | None:

@@ -53,6 +53,8 @@ def return_type(fn: Callable[..., object], names: Mapping[str, object] | None = 
     cannot be evaluated, an `Unresolved`. Annotations kept as text are evaluated in the function's module, its closure
     and *names*.
     """
+    if names is None and isinstance(fn, types.FunctionType) and (known := _return_types.get(fn)) is not None:
+        return known
     if isinstance(fn, type) or get_origin(fn) is not None:
         return fn
     function = _function(fn)

@@ -164,7 +164,8 @@ class Hub:
     async def _stop(self) -> None:
         self._broken = self._broken or StoreClosedError("the engine has been stopped")
         self._residents.leave_all()
-        while tasks := [task for task in self._tasks if task is not asyncio.current_task()]:
+        # Those that are done already must not count: gathering them does not suspend, and nothing would ever go on.
+        while tasks := [task for task in self._tasks if not task.done() and task is not asyncio.current_task()]:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -446,9 +447,12 @@ class Hub:
         self._timekeeper.set(when, run_id)
 
     async def perform(self, runner: Runner, call: StepCall, number: int) -> Returned | Raised:
-        async with self._slots:
+        await self._slots.acquire()  # Not `async with`: that is two coroutines more for each step.
+        try:
             retry = runner.execution.workflow.retry
             return await attempt(runner.run_id, call, number, retry, self._jitter.random(), self._threads)
+        finally:
+            self._slots.release()
 
     def await_mail(self, runner: Runner, wait: MailWait) -> None:
         self.mailroom.await_mail(runner, wait)

@@ -57,7 +57,18 @@ class Operation:
 class StepCall(Operation):
     """A step that must run, or is running."""
 
-    __slots__ = ("args", "at_most_once", "attempt", "fn", "interrupted", "retry", "task", "timeout_s", "type")
+    __slots__ = (
+        "args",
+        "at_most_once",
+        "attempt",
+        "fn",
+        "interrupted",
+        "retry",
+        "running",
+        "task",
+        "timeout_s",
+        "type",
+    )
 
     what = "step"
 
@@ -83,6 +94,8 @@ class StepCall(Operation):
         #: An earlier life recorded the start of an attempt, but not its end.
         self.interrupted = False
         self.task: asyncio.Task[None] | None = None
+        #: The task has had its first turn.
+        self.running = False
 
 
 class SleepCall(Operation):

@@ -1,6 +1,7 @@
 """What crosses borders: runs, outcomes, heads, boxes and durations as plain frozen data.
 
-Journal entries are `msgspec.Struct`s, because they are built, encoded and decoded once for every step; the rest is
+Journal entries are `msgspec.Struct`s, because they are built, encoded and decoded once for every step, and untracked by
+the garbage collector (`gc=False`): they refer to nothing that could refer back, and there are millions; the rest is
 `attrs`. Values of users stay encoded (`msgspec.Raw`, JSON bytes) until the body asks for them with a type.
 """
 
@@ -75,7 +76,7 @@ _FINAL = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})
 _DRIVEN = frozenset({RunStatus.PENDING, RunStatus.RUNNING, RunStatus.WAITING})
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Failure(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """An exception as the journal keeps it: never the object, always enough to understand it."""
 
     type: str
@@ -86,7 +87,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{self.type}: {self.message}" if self.message else self.type
 
 
-class Blob(msgspec.Struct, frozen=True):
+class Blob(msgspec.Struct, gc=False, frozen=True):
     """A reference to a value that was too large for the journal."""
 
     blob: str
@@ -102,7 +103,7 @@ NULL = msgspec.Raw(b"null")
 # --- outcomes ----------------------------------------------------------------------------------------------------
 
 
-class _Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
+class _Entry(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
     seq: int
     at: float
 
@@ -117,12 +118,12 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
         return str(self.__struct_config__.tag)
 
 
-class _Keyed(_Entry, frozen=True, kw_only=True, omit_defaults=True):
+class _Keyed(_Entry, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     occurrence: int = 1
 
 
-class StepDone(_Keyed, frozen=True, kw_only=True, omit_defaults=True, tag="step_done"):
+class StepDone(_Keyed, gc=False, frozen=True, kw_only=True, omit_defaults=True, tag="step_done"):
     """A step returned *value*."""
 
     value: Value = NULL
@@ -135,7 +136,7 @@ class StepDone(_Keyed, frozen=True, kw_only=True, omit_defaults=True, tag="step_
         return msgspec.json.decode(self.value)
 
 
-class StepFailed(_Keyed, frozen=True, kw_only=True, omit_defaults=True, tag="step_failed"):
+class StepFailed(_Keyed, gc=False, frozen=True, kw_only=True, omit_defaults=True, tag="step_failed"):
     """A step failed for good."""
 
     error: Failure
@@ -143,7 +144,7 @@ class StepFailed(_Keyed, frozen=True, kw_only=True, omit_defaults=True, tag="ste
     reason: Literal["error", "timeout", "interrupted"] = "error"
 
 
-class StepRetrying(_Keyed, frozen=True, kw_only=True, omit_defaults=True, tag="step_retrying"):
+class StepRetrying(_Keyed, gc=False, frozen=True, kw_only=True, omit_defaults=True, tag="step_retrying"):
     """Attempt number *attempt* failed; the next one starts at *next_at*."""
 
     error: Failure
@@ -151,19 +152,19 @@ class StepRetrying(_Keyed, frozen=True, kw_only=True, omit_defaults=True, tag="s
     next_at: float
 
 
-class StepStarted(_Keyed, frozen=True, kw_only=True, omit_defaults=True, tag="step_started"):
+class StepStarted(_Keyed, gc=False, frozen=True, kw_only=True, omit_defaults=True, tag="step_started"):
     """An `at_most_once` step is about to run."""
 
     attempt: int = 1
 
 
-class TimerFired(_Keyed, frozen=True, kw_only=True, omit_defaults=True, tag="timer_fired"):
+class TimerFired(_Keyed, gc=False, frozen=True, kw_only=True, omit_defaults=True, tag="timer_fired"):
     """The instant *due* came: every timer set for it fired, in the order they were set; the key is the first one's."""
 
     due: float
 
 
-class EventArrived(_Keyed, frozen=True, kw_only=True, omit_defaults=True, tag="event_arrived"):
+class EventArrived(_Keyed, gc=False, frozen=True, kw_only=True, omit_defaults=True, tag="event_arrived"):
     """An event reached a wait. *source* identifies the sending, where that is known, so that it counts once."""
 
     event_id: str
@@ -177,7 +178,7 @@ class EventArrived(_Keyed, frozen=True, kw_only=True, omit_defaults=True, tag="e
         return msgspec.json.decode(self.value)
 
 
-class WebhookArrived(_Keyed, frozen=True, kw_only=True, omit_defaults=True, tag="webhook_arrived"):
+class WebhookArrived(_Keyed, gc=False, frozen=True, kw_only=True, omit_defaults=True, tag="webhook_arrived"):
     """A call of a webhook reached a wait; *value* is an encoded `WebhookCall`."""
 
     webhook: str
@@ -190,7 +191,7 @@ class WebhookArrived(_Keyed, frozen=True, kw_only=True, omit_defaults=True, tag=
         return msgspec.json.decode(self.value)
 
 
-class ChildEnded(_Keyed, frozen=True, kw_only=True, omit_defaults=True, tag="child_ended"):
+class ChildEnded(_Keyed, gc=False, frozen=True, kw_only=True, omit_defaults=True, tag="child_ended"):
     """A child run reached a final status."""
 
     run_id: str
@@ -205,7 +206,7 @@ class ChildEnded(_Keyed, frozen=True, kw_only=True, omit_defaults=True, tag="chi
         return msgspec.json.decode(self.value)
 
 
-class CancelAsked(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="cancel_asked"):
+class CancelAsked(_Entry, gc=False, frozen=True, kw_only=True, omit_defaults=True, tag="cancel_asked"):
     """Somebody asked for the run to be cancelled."""
 
     reason: str | None = None
@@ -213,14 +214,14 @@ class CancelAsked(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="ca
     occurrence: int = 1
 
 
-class ChangePatched(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="change_patched"):
+class ChangePatched(_Entry, gc=False, frozen=True, kw_only=True, omit_defaults=True, tag="change_patched"):
     """`ctx.patched(change_id)` answered True, and will from now on."""
 
     name: str
     occurrence: int = 1
 
 
-class RunResumed(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="run_resumed"):
+class RunResumed(_Entry, gc=False, frozen=True, kw_only=True, omit_defaults=True, tag="run_resumed"):
     """The run goes on after a failure or a divergence.
 
     *dropped* are the positions whose outcomes no longer count: the failure that is tried again, and what followed from
@@ -254,7 +255,7 @@ OUTCOME_TYPES: tuple[type[Outcome], ...] = get_args(Outcome)
 # --- runs --------------------------------------------------------------------------------------------------------
 
 
-class RunRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RunRecord(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """What never changes about a run."""
 
     run_id: str
@@ -270,7 +271,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     forked: tuple[tuple[str, int], ...] = ()
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Head(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """What changes about a run, replaced with every append.
 
     :param length: how many outcomes the journal has
@@ -294,7 +295,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     updated_at: float = 0.0
 
 
-class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Item(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """One entry of a store's small collections (kept events, boxes, settings).
 
     Keys sort as text within a collection. *run_id* ties the item to a run: it goes when the run is pruned.
@@ -306,13 +307,13 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     run_id: str | None = None
 
 
-class Put(msgspec.Struct, frozen=True):
+class Put(msgspec.Struct, gc=False, frozen=True):
     """Store *item*, replacing one of the same collection and key."""
 
     item: Item
 
 
-class Delete(msgspec.Struct, frozen=True):
+class Delete(msgspec.Struct, gc=False, frozen=True):
     """Remove an item; no error where there is none."""
 
     collection: str

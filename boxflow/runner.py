@@ -207,8 +207,8 @@ class Runner:
                 arrivals = self._take()
                 if arrivals:
                     await self._record(arrivals)
-                elif not await self._settle():
-                    break
+                elif (self.in_flight and self.execution.next_due() is None) or not await self._settle():
+                    break  # The outcome of a step comes next, or what `_settle` has written down.
         except FenceError:
             log.warning("run %r was taken over by another engine", self.run_id)
             self.hub.retire(self)
@@ -370,6 +370,9 @@ class Runner:
                 if isinstance(operation, StepCall):
                     if operation.task is not None:
                         operation.task.cancel()
+                        if not operation.running:
+                            # A task that is cancelled before its first turn never gets one, and so no `finally`.
+                            self._forget_task(operation)
                 else:
                     self.hub.forget_wait(self, operation)
 
@@ -399,7 +402,6 @@ class Runner:
         self.in_flight += 1
         task = call.task = self.hub.spawn(self._run_step(call))
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
 
     def wake(self) -> None:
         """An instant has come for which the run was to be rung: start the attempts that are due, fire the timers."""
@@ -413,13 +415,17 @@ class Runner:
     async def _run_step(self, call: StepCall) -> None:
         """One attempt of a step, from its start to the run having gone on with its outcome."""
         number = call.attempt + 1
+        call.running = True
         try:
             if call.at_most_once and not await self._record_start(call, number):
                 return
             result = await self.hub.perform(self, call, number)
             if isinstance(result, Returned):
-                value, blob = await self.keep(result.value)
-                arrival = Arrival(_done(call, number, value, blob), call, live=result.value if blob else None)
+                data = result.value
+                if len(data) <= self.hub.max_payload_bytes:
+                    arrival = Arrival(_done(call, number, Value(data), None), call)
+                else:
+                    arrival = Arrival(_done(call, number, *await self.keep(data)), call, live=data)
             else:
                 arrival = self._failed(call, number, result)
         except Exception as error:  # noqa: BLE001 - ours or the store's: the engine must stop, and say so
@@ -427,8 +433,7 @@ class Runner:
             return
         finally:
             # From here on nobody may cancel this task: it pumps the run.
-            call.task = None
-            self.in_flight -= 1
+            self._forget_task(call)
             if call.given_up:
                 # Its outcome will not come; what the run waits for now may still have to be written down.
                 self.pump_soon()
@@ -436,6 +441,13 @@ class Runner:
             return
         self.arrivals.append(arrival)
         await self.pump()
+
+    def _forget_task(self, call: StepCall) -> None:
+        if call.task is not None:
+            self.tasks.discard(call.task)
+            call.task = None
+        call.running = False
+        self.in_flight -= 1
 
     async def _record_start(self, call: StepCall, number: int) -> bool:
         recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()

@@ -200,7 +200,8 @@ async def test_starts_race_with_delete_and_none_survives(tmp_path: Path) -> None
             await asyncio.sleep(0.004)
             await box.delete()
             ended = await asyncio.gather(*running, return_exceptions=True)
-            assert all(isinstance(end, SandboxError) or getattr(end, "exit_code", 0) == 137 for end in ended), ended
+            odd = [end for end in ended if not isinstance(end, SandboxError) and getattr(end, "exit_code", 0) != 137]
+            assert not odd
             assert _with(f"RACE={tmp_path}") == []
             assert not list(tmp_path.iterdir())
 

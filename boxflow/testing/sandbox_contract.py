@@ -305,19 +305,19 @@ class SandboxContract:
     async def test_a_timeout_ends_the_whole_tree_and_keeps_what_was_written(self, tmp_path: Path, tree: str) -> None:
         async with self._box(tmp_path) as box:
             with pytest.raises(CommandTimeoutError) as caught:
-                await box.exec.command(_TREES[tree], env={"TREE": "here"}, timeout=1)
+                await box.exec.command(_TREES[tree], env={"TREE": box.id}, timeout=1)
             assert caught.value.stdout == "up\n"
-            assert await self._survivors(box, "TREE=here") == ""
+            assert await self._survivors(box, f"TREE={box.id}") == ""
 
     @pytest.mark.parametrize("tree", sorted(_TREES))
     async def test_cancelling_a_command_ends_the_whole_tree(self, tmp_path: Path, tree: str) -> None:
         async with self._box(tmp_path) as box:
-            task = asyncio.create_task(box.exec.command(f"({_TREES[tree]}) | tee up", env={"TREE": "here"}))
+            task = asyncio.create_task(box.exec.command(f"({_TREES[tree]}) | tee up", env={"TREE": box.id}))
             await box.exec.command("until [ -s up ]; do sleep 0.01; done", timeout=30)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert await self._survivors(box, "TREE=here") == ""
+            assert await self._survivors(box, f"TREE={box.id}") == ""
 
     async def test_ending_one_command_spares_the_others(self, tmp_path: Path) -> None:
         async with self._box(tmp_path) as box:

@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -44,18 +44,21 @@ class Found(NamedTuple):
     marked: bool
 
 
-def end_marked(mark: str, *, children: Collection[int] = (), leader: int | None = None) -> None:
+def end_marked(
+    mark: str, *, children: Callable[[], Collection[int]], is_starting: Callable[[], bool], leader: int | None = None
+) -> None:
     """Kill every process that carries *mark*, with all that belong to it; return when none is left.
 
     Blocking: call it in a thread. Where there is no `/proc`, only the group of *leader* is killed, or those of all
     *children*.
 
-    :param children: processes that this program started itself and will reap itself
+    :param children: processes that this program started itself and will reap itself, as it knows them at the call
+    :param is_starting: whether it is starting one right now, which is not among them yet
     :param leader: the child that carries the mark, if it is one
     :raises SandboxError: some would not end within ten seconds
     """
     if sys.platform != "linux":
-        for group in children if leader is None else (leader,):
+        for group in children() if leader is None else (leader,):
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
         return
@@ -69,7 +72,10 @@ def end_marked(mark: str, *, children: Collection[int] = (), leader: int | None 
             raise SandboxError(
                 f"processes {sorted(alive)} did not end within {_DEADLINE_S:g} s of SIGKILL; end them by hand"
             )
-    _reap_adopted(seen, children)
+    # In this order: what was seen while it started is among the children once nothing starts any more. Whoever reaped a
+    # child that another one waits for would make its exit status a lie.
+    if not is_starting():
+        _reap_adopted(seen, children())
 
 
 def _freeze(mark: str, leader: int | None, seen: dict[int, int], deadline: float) -> dict[int, Found]:

@@ -14,7 +14,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +62,8 @@ class LocalSandbox:
         self._files = LocalFiles(self._layout)
         self._threads = anyio.CapacityLimiter(_THREADS)
         self._running: set[LocalProcess] = set()
+        #: How many processes are being started, and are not among those that run yet.
+        self._starting = 0
 
     def __repr__(self) -> str:
         return f"LocalSandbox({str(self._layout.root)!r})"
@@ -113,9 +115,13 @@ class LocalSandbox:
         started: list[LocalProcess] = []
 
         async def start() -> LocalProcess:
-            popen = await self._in_thread(self._start, box_id, tuple(argv), cwd, dict(env), stdin, mark)
-            process = LocalProcess(popen, lambda: self._end(mark, popen.pid))
-            self._running = {running for running in self._running if not running.ended} | {process}
+            self._starting += 1
+            try:
+                popen = await self._in_thread(self._start, box_id, tuple(argv), cwd, dict(env), stdin, mark)
+                process = LocalProcess(popen, lambda: self._end(mark, popen.pid))
+                self._running = {running for running in self._running if not running.ended} | {process}
+            finally:
+                self._starting -= 1
             started.append(process)
             return process
 
@@ -165,8 +171,10 @@ class LocalSandbox:
         await self._in_thread(self._end_marked, mark, leader)
 
     def _end_marked(self, mark: str, leader: int | None = None) -> None:
-        children = [process.pid for process in self._running if not process.ended]
-        end_marked(mark, children=children, leader=leader)
+        end_marked(mark, children=self._children, is_starting=lambda: self._starting > 0, leader=leader)
+
+    def _children(self) -> Collection[int]:
+        return [process.pid for process in self._running if not process.ended]
 
     def _open(self) -> None:
         root = self._layout.root
@@ -265,7 +273,7 @@ class LocalSandbox:
         # The box may have been deleted while we started. Either its deleter saw the process and killed it, or it had
         # moved the box away before, and we see that here.
         if not self._layout.record(box_id).exists():
-            end_marked(mark, children=[popen.pid], leader=popen.pid)
+            end_marked(mark, children=lambda: [popen.pid], is_starting=lambda: True, leader=popen.pid)
             popen.communicate()
             raise BoxNotFoundError(box_id)
         return popen

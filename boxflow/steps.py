@@ -73,7 +73,7 @@ async def attempt(
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a step raises is its outcome
         # `sys.exit()` in a step fails the step: ending the application, it would meet the same step at the next start.
         return Raised(failure_of(error), _pause_s(retry, error, number, jitter), timed_out=False)
-    except (KeyboardInterrupt, GeneratorExit):
+    except KeyboardInterrupt:
         raise
     except asyncio.CancelledError as error:
         task = asyncio.current_task()

@@ -91,9 +91,19 @@ async def attempt(
 async def _call(fn: Callable[..., Any], args: tuple[Any, ...], limiter: anyio.CapacityLimiter) -> Any:
     if is_async(fn):
         return await cast(Awaitable[Any], fn(*args))
-    value = await anyio.to_thread.run_sync(fn, *args, abandon_on_cancel=True, limiter=limiter)
+    value, error = await anyio.to_thread.run_sync(_attempted, fn, args, abandon_on_cancel=True, limiter=limiter)
+    if error is not None:
+        raise error
     # A plain function may hand back a coroutine, as a lambda around a coroutine function does.
     return await value if inspect.isawaitable(value) else value
+
+
+def _attempted(fn: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+    # Handed over as a value: a `GeneratorExit` that is raised through the waiting for a thread would look like its end.
+    try:
+        return fn(*args), None
+    except BaseException as error:  # noqa: BLE001 - whatever a step raises is its outcome
+        return None, error
 
 
 def is_async(fn: Callable[..., Any]) -> bool:

@@ -6,7 +6,7 @@ import importlib
 
 from benchmarks.model import Program
 
-NAMES = ("steps", "replay", "waiting", "latency", "startup", "opening")
+NAMES = ("steps", "replay", "waiting", "latency", "startup", "opening", "boxes")
 
 
 def load(name: str) -> Program:

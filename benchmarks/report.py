@@ -31,6 +31,7 @@ LABELS = {
     "rebuild_ms": "rebuild ms",
     "process_ms": "process ms",
     "inside_ms": "inside ms",
+    "peak_bytes": "growth bytes",
 }
 
 

@@ -5,10 +5,28 @@ environment with exec, files and git. Read on in this order: `model`, `journal`,
 `runner`, `hub`, `engine`, `boxes`.
 """
 
-from boxflow.boxes import Box, Boxes, BoxSpec, BoxStatus, ExecResult, FileInfo
+from boxflow.boxes import (
+    AgentRun,
+    Box,
+    Boxes,
+    BoxSpec,
+    BoxStatus,
+    Egress,
+    ExecResult,
+    FileInfo,
+    GitAuth,
+    Job,
+    JobInfo,
+    JobStatus,
+    OutputChunk,
+    Session,
+    Snapshot,
+    TerminalSize,
+)
 from boxflow.context import Context, StepInfo, step
 from boxflow.engine import Engine
 from boxflow.errors import (
+    AgentError,
     BoxflowError,
     ChildFailedError,
     NestedStepError,
@@ -23,6 +41,7 @@ from boxflow.errors import (
     StepTimeoutError,
     WaitTimeoutError,
 )
+from boxflow.harness import AgentConfig
 from boxflow.mail import Notified, Webhook, WebhookRequest
 from boxflow.model import Failure, Outcome, RunStatus
 from boxflow.retry import Retry
@@ -33,6 +52,9 @@ from boxflow.workflow import RunFailure, Workflow, workflow
 __version__ = "0.1.0"
 
 __all__ = [
+    "AgentConfig",
+    "AgentError",
+    "AgentRun",
     "Box",
     "BoxSpec",
     "BoxStatus",
@@ -40,15 +62,21 @@ __all__ = [
     "BoxflowError",
     "ChildFailedError",
     "Context",
+    "Egress",
     "Engine",
     "ExecResult",
     "Failure",
     "FileInfo",
+    "GitAuth",
+    "Job",
+    "JobInfo",
+    "JobStatus",
     "NestedStepError",
     "NonRetryableError",
     "NotDurableError",
     "Notified",
     "Outcome",
+    "OutputChunk",
     "Response",
     "Retry",
     "RetryAfterError",
@@ -58,10 +86,13 @@ __all__ = [
     "RunFailedError",
     "RunFailure",
     "RunStatus",
+    "Session",
+    "Snapshot",
     "StepFailedError",
     "StepInfo",
     "StepInterruptedError",
     "StepTimeoutError",
+    "TerminalSize",
     "WaitTimeoutError",
     "Webhook",
     "WebhookRequest",

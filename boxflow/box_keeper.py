@@ -9,31 +9,49 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
-from boxflow.boxes import BoxInfo, BoxSpec, FileInfo, make_box
+from boxflow.boxes import (
+    ENGINE_LABEL,
+    OWNER_LABEL,
+    AgentDelivery,
+    BoxInfo,
+    BoxSpec,
+    Egress,
+    FileInfo,
+    delete_orphans,
+    make_box,
+    this_process,
+)
+from boxflow.errors import BoxNotFoundError, SandboxError
 from boxflow.model import Delete, Item, Put, Value
 from boxflow.plugins import resolve_sandbox
-from boxflow.ports import Capability, Clock, Process, Sandbox, Store
+from boxflow.ports import Capability, Clock, Process, ProcessSpec, Sandbox, SnapshotInfo, Store
 
 log = logging.getLogger("boxflow")
 
 RECORDS = "boxes"
 """The collection of box records, by box id."""
 
-ENGINE_LABEL = "boxflow.engine"
 RUN_LABEL = "boxflow.run"
 
 
 class _BoxRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the store knows of a box.
+
+    :param served: it has a gate outside, which this engine must serve
+    """
+
     name: str = ""
     run_id: str | None = None
     keep: bool = False
     dies_at: float | None = None
+    served: bool = False
 
 
 class RecordedSandbox:
@@ -50,6 +68,8 @@ class RecordedSandbox:
         self._is_open = False
         #: Identifies this engine's store in the labels of its boxes; set when the engine starts.
         self.engine_id = ""
+        #: Who tells the results of agents that nobody waits for; set by the engine.
+        self.deliver: Callable[[AgentDelivery], Awaitable[None]] | None = None
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -73,12 +93,24 @@ class RecordedSandbox:
                 if not self._is_open:
                     await self._sandbox.__aenter__()
                     self._is_open = True
+                    await self._sweep()
         return self._sandbox
+
+    async def _sweep(self) -> None:
+        """Delete the boxes that no store knows, of processes that are dead."""
+        try:
+            await delete_orphans(self._sandbox, self._clock.now())
+        except SandboxError as error:
+            log.warning("boxes without an owner could not be looked for: %s", error)
+
+    # --- boxes --------------------------------------------------------------------------------------------------------
 
     async def create_for_run(self, run_id: str, box_id: str, name: str, spec: BoxSpec) -> None:
         """Make a box of a run: the record first, then the box."""
         await self._record(box_id, spec, name, run_id)
-        await make_box(self, spec, box_id=box_id, name=name, labels={RUN_LABEL: run_id})
+        # Records that go with the process cannot tell the next one what to delete: the box itself says whose it is.
+        owner = {} if self._store.outlives_process or spec.keep else {OWNER_LABEL: this_process()}
+        await make_box(self, spec, box_id=box_id, name=name, labels={RUN_LABEL: run_id, **owner})
 
     async def create(self, box_id: str, spec: BoxSpec, labels: Mapping[str, str]) -> BoxInfo:
         """Make the box, recorded."""
@@ -93,6 +125,7 @@ class RecordedSandbox:
             run_id=run_id,
             keep=spec.keep or run_id is None,
             dies_at=None if spec.ttl_s is None else self._clock.now() + spec.ttl_s,
+            served=isinstance(spec.network, Egress),
         )
         item = Item(collection=RECORDS, key=box_id, value=Value(msgspec.json.encode(record)))
         await self._store.change_items([Put(item)])
@@ -100,18 +133,38 @@ class RecordedSandbox:
     async def get(self, box_id: str) -> BoxInfo:
         return await (await self._open()).get(box_id)
 
+    async def attach(self, box_id: str) -> BoxInfo:
+        return await (await self._open()).attach(box_id)
+
     async def list(self, labels: Mapping[str, str]) -> Sequence[BoxInfo]:
         return await (await self._open()).list({**labels, ENGINE_LABEL: self.engine_id})
+
+    async def pause(self, box_id: str) -> None:
+        await (await self._open()).pause(box_id)
+
+    async def resume(self, box_id: str) -> None:
+        await (await self._open()).resume(box_id)
 
     async def delete(self, box_id: str) -> None:
         """Delete the box, then its record."""
         await (await self._open()).delete(box_id)
         await self._store.change_items([Delete(RECORDS, box_id)])
 
-    async def spawn(
-        self, box_id: str, argv: Sequence[str], *, cwd: str | None, env: Mapping[str, str], stdin: bool
-    ) -> Process:
-        return await (await self._open()).spawn(box_id, argv, cwd=cwd, env=env, stdin=stdin)
+    async def url(self, box_id: str, port: int) -> str:
+        return await (await self._open()).url(box_id, port)
+
+    # --- processes ----------------------------------------------------------------------------------------------------
+
+    async def spawn(self, box_id: str, spec: ProcessSpec) -> Process:
+        return await (await self._open()).spawn(box_id, spec)
+
+    async def signal(self, box_id: str, exec_id: str, number: int, *, user: str | None = None) -> None:
+        await (await self._open()).signal(box_id, exec_id, number, user=user)
+
+    async def end(self, box_id: str, exec_id: str, *, user: str | None = None) -> None:
+        await (await self._open()).end(box_id, exec_id, user=user)
+
+    # --- files --------------------------------------------------------------------------------------------------------
 
     async def read_file(self, box_id: str, path: str, *, offset: int = 0, limit: int | None = None) -> bytes:
         return await (await self._open()).read_file(box_id, path, offset=offset, limit=limit)
@@ -133,6 +186,44 @@ class RecordedSandbox:
 
     async def remove_file(self, box_id: str, path: str) -> None:
         await (await self._open()).remove_file(box_id, path)
+
+    async def upload(self, box_id: str, source: Path, path: str) -> None:
+        await (await self._open()).upload(box_id, source, path)
+
+    async def download(self, box_id: str, path: str, target: Path) -> None:
+        await (await self._open()).download(box_id, path, target)
+
+    # --- snapshots ----------------------------------------------------------------------------------------------------
+
+    async def snapshot(self, box_id: str, snapshot_id: str, labels: Mapping[str, str]) -> SnapshotInfo:
+        sandbox = await self._open()
+        return await sandbox.snapshot(box_id, snapshot_id, {**labels, ENGINE_LABEL: self.engine_id})
+
+    async def list_snapshots(self, labels: Mapping[str, str]) -> Sequence[SnapshotInfo]:
+        return await (await self._open()).list_snapshots({**labels, ENGINE_LABEL: self.engine_id})
+
+    async def delete_snapshot(self, snapshot_id: str) -> None:
+        await (await self._open()).delete_snapshot(snapshot_id)
+
+    async def deliver_later(self, delivery: AgentDelivery) -> None:
+        """Have the result of an agent's run told when there is one."""
+        assert self.deliver is not None, "the engine sets it before anything runs"
+        await self.deliver(delivery)
+
+    # --- who looks after them -----------------------------------------------------------------------------------------
+
+    async def attach_served(self) -> None:
+        """Serve again the gates of boxes that an earlier life of this engine made."""
+        for item in await self._store.list_items(RECORDS):
+            record = msgspec.json.decode(item.value, type=_BoxRecord)
+            if not record.served:
+                continue
+            try:
+                await (await self._open()).attach(item.key)
+            except BoxNotFoundError:
+                continue  # Recorded, and not made: the reaper's business, or that of the step that makes it.
+            except SandboxError as error:
+                log.warning("the gate of box %r (%s) cannot be served: %s", item.key, record.name, error)
 
     async def reap(self) -> int:
         """Delete the boxes whose run is over, or gone, and those whose ttl is past. Returns how many went.

@@ -14,24 +14,30 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple, Unpack, cast, overload
 from uuid import UUID
 
 import attrs
 
-from boxflow.boxes import Box, Boxes, BoxSpec
+from boxflow.boxes import Box, Boxes, BoxOptions, BoxSpec, DurableCall, box_spec, durable_call
 from boxflow.codec import ANY, decode_value, encode_loose, return_type
 from boxflow.errors import (
     BoxFileNotFoundError,
+    BoxNotFoundError,
     BoxPathError,
+    BoxStateError,
     ChildFailedError,
     ConfigurationError,
     EncodeError,
+    ImageNotFoundError,
+    JobLostError,
+    JobNotFoundError,
     NestedStepError,
     NotDurableError,
+    NotSupportedError,
     RunEndedError,
-    SandboxError,
     SandboxUnavailableError,
+    SnapshotNotFoundError,
     StepFailedError,
     StepInterruptedError,
     StepNotRunningError,
@@ -68,8 +74,20 @@ DELETE_RETRY = Retry(attempts=None, delay=1.0, factor=2.0, max_delay=60.0, jitte
 """A box is deleted however long its sandbox is away: nothing else may end the run before."""
 
 
-BOX_ERRORS: dict[str, type[SandboxError]] = {
-    kind.__name__: kind for kind in (BoxFileNotFoundError, BoxPathError, SandboxUnavailableError)
+BOX_ERRORS: dict[str, Callable[[str], Exception]] = {"ConfigurationError": ConfigurationError} | {
+    kind.__name__: kind.told
+    for kind in (
+        BoxFileNotFoundError,
+        BoxNotFoundError,
+        BoxPathError,
+        BoxStateError,
+        ImageNotFoundError,
+        JobLostError,
+        JobNotFoundError,
+        NotSupportedError,
+        SandboxUnavailableError,
+        SnapshotNotFoundError,
+    )
 }
 """Errors of boxes that reach a body as themselves."""
 
@@ -522,43 +540,34 @@ class Context:
 
     # --- boxes --------------------------------------------------------------------------------------------------------
 
-    def box(
-        self,
-        name: str,
-        *,
-        image: str | None = None,
-        env: Mapping[str, str] | None = None,
-        init: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        ttl: Duration | None = None,
-        keep: bool = False,
-    ) -> BoxOpening:
+    def box(self, name: str, **options: Unpack[BoxOptions]) -> BoxOpening:
         """A box of this run: `async with ctx.box("a") as box:` deletes it at the end of the block.
 
         `box = await ctx.box("a")` keeps it until the run ends. In every case it is recorded before it is created, and
-        deleted before the run reaches a final status, unless *keep*.
+        deleted before the run reaches a final status, unless `keep=True`.
+
+        :param options: as for `Boxes.create`; see `BoxOptions`
+        :raises ConfigurationError: *options* contradict each other
         """
-        spec = BoxSpec(
-            image=image,
-            env=dict(env or {}),
-            init=init,
-            labels=dict(labels or {}),
-            ttl_s=None if ttl is None else seconds(ttl),
-            keep=keep,
-        )
-        return BoxOpening(self, name, spec)
+        return BoxOpening(self, name, box_spec(options))
 
     async def box_call(self, name: str, fn: Callable[[], Awaitable[T]], *, type: object) -> T:
         """How a `Box` makes a call durable when it is used in the body; not for users."""
         self._enter(name)
+        execution = self._execution
+
+        async def carried_out() -> T:
+            durable_call.set(DurableCall(step().idempotency_key, lambda: execution.evicted))
+            return await fn()
+
         try:
-            result = cast(T, await self._internal(name, fn, type=type))
+            result = cast(T, await self._internal(name, carried_out, type=type))
         except StepFailedError as error:
             # A missing file is a missing file, in a body as in a step.
-            kind = BOX_ERRORS.get(error.cause_type)
-            if kind is None:
+            told_again = BOX_ERRORS.get(error.cause_type)
+            if told_again is None:
                 raise
-            raise kind(error.cause_message) from error
+            raise told_again(error.cause_message) from error
         if name.endswith(".delete"):
             # Deleted by hand: the end of the run has nothing left to do for it.
             owned = [box_id for box_id, box in self._execution.boxes.items() if f"{box}.delete" == name]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Self
 
 
 class BoxflowError(Exception):
@@ -236,6 +237,13 @@ class FenceError(StoreError):
 class SandboxError(BoxflowError):
     """A sandbox could not do what it was asked."""
 
+    @classmethod
+    def told(cls, message: str) -> Self:
+        """The error again, from its recorded message, which is all that the journal keeps."""
+        error = cls.__new__(cls)
+        error.args = (message,)
+        return error
+
 
 class SandboxUnavailableError(SandboxError, ConnectionError):
     """What makes boxes does not answer (a daemon that is down, a program that is missing)."""
@@ -244,9 +252,59 @@ class SandboxUnavailableError(SandboxError, ConnectionError):
 class BoxNotFoundError(SandboxError, LookupError):
     """No box of that id."""
 
+    box_id = ""
+
     def __init__(self, box_id: str) -> None:
         super().__init__(f"no box {box_id!r}; it was deleted, or never created in this sandbox")
         self.box_id = box_id
+
+
+class BoxStateError(SandboxError):
+    """The box is paused or stopped; `await box.resume()` makes it go on."""
+
+
+class NotSupportedError(SandboxError, ValueError):
+    """The sandbox cannot do, or cannot enforce, what was asked; `Sandbox.capabilities` says what it can."""
+
+
+class ImageNotFoundError(SandboxError, LookupError):
+    """The image of a box is not on this machine and cannot be fetched, or its Dockerfile cannot be built."""
+
+
+class SnapshotNotFoundError(SandboxError, LookupError):
+    """No snapshot of that id."""
+
+    snapshot_id = ""
+
+    def __init__(self, snapshot_id: str) -> None:
+        super().__init__(f"no snapshot {snapshot_id!r}; it was deleted, or never made in this sandbox")
+        self.snapshot_id = snapshot_id
+
+
+class JobNotFoundError(SandboxError, LookupError):
+    """No job of that id in the box."""
+
+    job_id = ""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"no job {job_id!r} in the box; start it with `box.jobs.start`, or list them")
+        self.job_id = job_id
+
+
+class JobLostError(SandboxError):
+    """A job went away without an exit status: its box was stopped, or something ended what watched over it.
+
+    Whether it had done its work is not known. What it wrote until then can still be read.
+    """
+
+    job_id = ""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"job {job_id!r} ended without an exit status: its box was stopped, or its watcher was killed; "
+            "look at `box.jobs.logs`, then start it again under another id"
+        )
+        self.job_id = job_id
 
 
 class BoxPathError(SandboxError, PermissionError):
@@ -280,6 +338,43 @@ class CommandTimeoutError(SandboxError, TimeoutError):
         self.timeout_s = timeout_s
         self.stdout = stdout
         self.stderr = stderr
+
+
+# --- agents ------------------------------------------------------------------------------------------------------
+
+
+class AgentError(BoxflowError):
+    """An agent ended without a result; `.run` has what is known of its run: its text, its usage, its session."""
+
+    def __init__(self, agent: str, what: str, run: object = None) -> None:
+        super().__init__(f"agent {agent!r} {what}")
+        self.agent = agent
+        self.run = run
+        self.text = str(getattr(run, "text", ""))
+
+
+class AgentNotInstalledError(AgentError, LookupError):
+    """The agent's program is not in the box."""
+
+
+class AgentAuthenticationError(AgentError, PermissionError):
+    """The model's host refused the key."""
+
+
+class AgentUnavailableError(AgentError, ConnectionError):
+    """The model gave no answer: it is down, or it was asked too often."""
+
+
+class AgentBudgetError(AgentError):
+    """The run was ended at the limit that was set for its cost, its tokens or its turns."""
+
+
+class AgentOutputError(AgentError, ValueError):
+    """The agent's answer does not fit the schema that was asked for, also not at the second try."""
+
+
+class AgentTimeoutError(AgentError, TimeoutError):
+    """The run passed its deadline, and everything that it had started was killed."""
 
 
 # --- divergence --------------------------------------------------------------------------------------------------

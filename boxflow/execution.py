@@ -88,6 +88,8 @@ class Execution:
         self.boxes: dict[str, str] = {}
         #: Everything is over: no durable call may be made.
         self.closed = False
+        #: Thrown out of memory: what was begun in the world goes on.
+        self.evicted = False
         self.status: RunStatus | None = None
         self.result: bytes = b"null"
         self.error: Failure | None = None
@@ -427,7 +429,7 @@ class Execution:
 
     def evict(self) -> None:
         """Leave memory: the body is thrown away; no durable call runs, and no `except Exception` sees it."""
-        self.closed = True
+        self.closed = self.evicted = True
         self.loop.evict(Evicted)
         self._body = self._finishing = self._timeout = None
         self.journal.pending.clear()

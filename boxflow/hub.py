@@ -22,16 +22,19 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import anyio
+import attrs
 import msgspec
 
+from boxflow.agent_deliveries import AgentDeliveries
 from boxflow.box_keeper import RecordedSandbox, box_id_for
-from boxflow.boxes import Box, Boxes, BoxSpec
+from boxflow.boxes import Box, Boxes, BoxSpec, Models, with_way
 from boxflow.children import Children
 from boxflow.codec import decode_value
 from boxflow.errors import (
     BoxflowError,
     ConfigurationError,
     RunStateError,
+    SandboxError,
     StoreClosedError,
     StoreFailedError,
 )
@@ -61,6 +64,7 @@ from boxflow.runner import Runner
 from boxflow.runs import Run
 from boxflow.steering import Steering
 from boxflow.steps import Raised, Returned, attempt
+from boxflow.store_keep import StoreKeep
 from boxflow.timekeeper import SystemClock, Timekeeper
 from boxflow.web import Response, request
 from boxflow.workflow import Workflow
@@ -68,6 +72,9 @@ from boxflow.workflow import Workflow
 T = TypeVar("T")
 
 log = logging.getLogger("boxflow")
+
+MODELS = "models"
+"""The collection of the model gateway: the runs that it serves, and what they have spent."""
 
 SETTINGS = "settings"
 """The collection of what an engine remembers about itself: its id, its secret."""
@@ -110,9 +117,12 @@ class Hub:
         self.secret = secret.encode() if isinstance(secret, str) else secret
         self._sandbox = RecordedSandbox(sandbox, self.store, self.clock)
         #: Boxes without a workflow; in a body, use `ctx.box`.
-        self.boxes = Boxes(self._sandbox)
+        self._models = Models(StoreKeep(self.store, MODELS))
+        self.boxes = Boxes(self._sandbox, models=self._models)
         self.owner = os.urandom(8).hex()
         self.mailroom = Mailroom(self, keep_s=seconds(keep_events), max_kept=max_kept_events)
+        self._deliveries = AgentDeliveries(self, self.mailroom, self._sandbox, self._models)
+        self._sandbox.deliver = self._deliveries.add
         self._timekeeper = Timekeeper(self.clock, self._ring)
         self._residents = Residents(self, limit=max_resident_runs)
         self._children = Children(self)
@@ -144,6 +154,7 @@ class Hub:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self.store)
             await stack.enter_async_context(self._sandbox)
+            stack.push_async_callback(self._models.aclose)
             stack.push_async_callback(self._stop)
             if self._monitor is not None:
                 self._monitor.start()
@@ -177,6 +188,7 @@ class Hub:
         self._sandbox.engine_id = await self._setting("engine_id", os.urandom(8).hex())
         if self.secret is None:
             self.secret = bytes.fromhex(await self._setting("webhook_secret", os.urandom(32).hex()))
+        self._models.use_secret(self.secret)
 
     async def _setting(self, key: str, default: str) -> str:
         item = await self.store.get_item(SETTINGS, key)
@@ -189,17 +201,29 @@ class Hub:
     async def _recover(self) -> None:
         """Rouse what was running, set the timers of what waits, hand over what was kept, delete what nobody owns."""
         await self.mailroom.recover()
-        driven = await self._find_all(frozenset({RunStatus.PENDING, RunStatus.RUNNING}))
+        driven = await self._find_all(RunQuery(statuses=frozenset({RunStatus.PENDING, RunStatus.RUNNING})))
         for stored in reversed(driven):
             self.launch(stored.record, stored.head)
-        for stored in await self._find_all(frozenset({RunStatus.WAITING})):
+        for stored in await self._find_all(RunQuery(statuses=frozenset({RunStatus.WAITING}))):
             run_id = stored.record.run_id
             if stored.head.due is not None:
                 self._timekeeper.set(stored.head.due, run_id)
             if any(token.startswith("child:") for token in stored.head.waiting):
                 # A child may have ended without its parent having heard of it.
                 self.spawn(self._rouse(run_id))
-        self.spawn(self._reap())
+        self.spawn(self._look_after_boxes())
+
+    async def _look_after_boxes(self) -> None:
+        await self._reap()
+        try:
+            await self._models.recover()
+        except BoxflowError as error:
+            log.warning("the model gateway does not serve the agents of an earlier life: %s", error)
+        await self._deliveries.recover()
+        try:
+            await self._sandbox.attach_served()
+        except SandboxError as error:
+            log.warning("boxes with a gate cannot be served: %s", error)
 
     async def _reap(self) -> None:
         try:
@@ -209,14 +233,13 @@ class Hub:
                 raise
             log.warning("boxes could not be looked after, will be tried again: %s", error)
 
-    async def _find_all(self, statuses: frozenset[RunStatus]) -> list[StoredRun]:
+    async def _find_all(self, query: RunQuery) -> list[StoredRun]:
         found: list[StoredRun] = []
-        query = RunQuery(statuses=statuses)
         while page := await self.store.find_runs(query):
             found += page
             if len(page) < query.limit:
                 break
-            query = RunQuery(statuses=statuses, after=page[-1].record.run_id)
+            query = attrs.evolve(query, after=page[-1].record.run_id)
         return found
 
     async def _keep_house(self) -> None:
@@ -271,6 +294,9 @@ class Hub:
     async def read(self, run_id: str, after: int = 0) -> list[Outcome]:
         self.check()
         return await self._with_blobs(run_id, await self.store.read_journal(run_id, after=after))
+
+    async def children_of(self, run_id: str) -> list[StoredRun]:
+        return await self._find_all(RunQuery(parent=run_id))
 
     def follow(self, run_id: str, *, until_end: bool = False) -> asyncio.Event:
         change = asyncio.Event()
@@ -502,13 +528,14 @@ class Hub:
         return await self.mailroom.send(run_id, "event", event_id, data, source=source)
 
     async def create_box(self, run_id: str, box_id: str, name: str, spec: BoxSpec) -> None:
-        await self._sandbox.create_for_run(run_id, box_id, name, spec)
+        await self._sandbox.create_for_run(run_id, box_id, name, await self._models.prepared(spec, self._sandbox))
 
     async def delete_box(self, run_id: str, box_id: str) -> None:
         await self._sandbox.delete(box_id)
 
     def box(self, box_id: str, name: str, spec: BoxSpec) -> Box:
-        return Box(self._sandbox, box_id=box_id, name=name, spec=spec)
+        spec = with_way(spec, self._sandbox)
+        return Box(self._sandbox, box_id=box_id, name=name, spec=spec, models=self._models)
 
     def box_id(self, run_id: str, name: str, occurrence: int) -> str:
         return box_id_for(run_id, name, occurrence)

@@ -1,4 +1,4 @@
-"""Which store or sandbox does a URL such as `"memory:"`, `"file:state"` or `"local:"` stand for?
+"""Which store, sandbox or harness does `"memory:"`, `"file:state"`, `"local:"` or `"claude-code"` stand for?
 
 The core imports no backend. A URL's scheme names an entry point, so that any installed package can add its own:
 
@@ -16,10 +16,12 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from boxflow.errors import ConfigurationError
+from boxflow.harness import Harness
 from boxflow.ports import Sandbox, Store
 
 STORES = "boxflow.stores"
 SANDBOXES = "boxflow.sandboxes"
+HARNESSES = "boxflow.harnesses"
 
 _NOUNS = {STORES: "store", SANDBOXES: "sandbox"}
 
@@ -33,6 +35,13 @@ _BUILT_IN = {
     SANDBOXES: {
         "local": "boxflow_backends.local_sandbox:LocalSandbox",
         "docker": "boxflow_backends.docker_sandbox:DockerSandbox",
+    },
+    HARNESSES: {
+        "claude-code": "boxflow_backends.harnesses:ClaudeCode",
+        "codex": "boxflow_backends.harnesses:Codex",
+        "opencode": "boxflow_backends.harnesses:OpenCode",
+        "command": "boxflow_backends.harnesses:Command",
+        "sse": "boxflow_backends.harnesses:Sse",
     },
 }
 
@@ -51,6 +60,20 @@ def resolve_sandbox(sandbox: Sandbox | str) -> Sandbox:
     :raises ConfigurationError: no such scheme, or what it needs is not installed
     """
     return cast("Sandbox", resolve(sandbox, SANDBOXES))
+
+
+def resolve_harness(name: str) -> Harness:
+    """A new harness of that name.
+
+    :raises ConfigurationError: no such harness, or what it needs is not installed
+    """
+    known = _schemes(HARNESSES)
+    if name not in known:
+        raise ConfigurationError(
+            f"agent {name!r} is not known; known are {', '.join(sorted(known))}. "
+            f"A package adds its own with an entry point in the group {HARNESSES!r}; or pass an instance"
+        )
+    return cast("Harness", _load(known[name], name, "agent")())
 
 
 def resolve(target: object, group: str) -> object:

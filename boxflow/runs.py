@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Generic, Protocol, TypeVar, cast
 
+from boxflow.boxes import AGENT_STEP, RunRecord, RunUsage
 from boxflow.codec import decode_value
 from boxflow.errors import RunCancelledError, RunDivergedError, RunFailedError, RunNotFoundError, RunTimeoutError
-from boxflow.model import Duration, Head, Outcome, RunRecord, RunStatus, seconds
+from boxflow.model import Duration, Head, Outcome, RunStatus, StepDone, seconds
+from boxflow.model import RunRecord as StoredRecord
 from boxflow.ports import StoredRun
 
 # Covariant: a run that results in a text is a run that results in an object.
@@ -24,11 +26,13 @@ class Hub(Protocol):
 
     async def read(self, run_id: str, after: int = 0) -> list[Outcome]: ...
 
+    async def children_of(self, run_id: str) -> list[StoredRun]: ...
+
     def follow(self, run_id: str, *, until_end: bool = False) -> asyncio.Event: ...
 
     def unfollow(self, run_id: str, change: asyncio.Event) -> None: ...
 
-    def result_type(self, record: RunRecord) -> object: ...
+    def result_type(self, record: StoredRecord) -> object: ...
 
     async def result_bytes(self, run_id: str, head: Head) -> bytes: ...
 
@@ -49,7 +53,7 @@ class Run(Generic[O_co]):
     :ivar labels: as given to `Engine.start`
     """
 
-    def __init__(self, hub: Hub, record: RunRecord) -> None:
+    def __init__(self, hub: Hub, record: StoredRecord) -> None:
         self.id = record.run_id
         self.workflow = record.workflow
         self.labels = record.labels
@@ -109,6 +113,18 @@ class Run(Generic[O_co]):
                 await change.wait()  # No deadline: it is the run's own, and the caller can leave at any time.
         finally:
             self._hub.unfollow(self.id, change)
+
+    async def usage(self) -> RunUsage:
+        """What its agents have used so far, those of its children included: tokens, and what they cost where known."""
+        total = RunUsage()
+        waiting = [self.id]
+        while waiting:
+            run_id = waiting.pop()
+            for outcome in await self._hub.read(run_id):
+                if isinstance(outcome, StepDone) and outcome.name.endswith(AGENT_STEP):
+                    total += decode_value(outcome.value, RunRecord).used()
+            waiting += [child.record.run_id for child in await self._hub.children_of(run_id)]
+        return total
 
     async def cancel(self, reason: str | None = None) -> None:
         """Ask it to end: `CancelledError` reaches the body, its children and boxes go. No error when it is over.

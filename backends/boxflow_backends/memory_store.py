@@ -37,6 +37,11 @@ class MemoryStore:
         self._last_token = 0
         self._stale_token = 0
 
+    @property
+    def outlives_process(self) -> bool:
+        """It is gone with the process."""
+        return False
+
     async def __aenter__(self) -> Self:
         self._opened += 1
         self._stale_token = self._last_token

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections.abc import Mapping
 
-from boxflow.boxes.calls import call
+from boxflow.boxes.agent import Agent
+from boxflow.boxes.calls import call, durable_call, refuse_in_body
 from boxflow.boxes.exec import Exec
 from boxflow.boxes.files import Files
 from boxflow.boxes.git import Git
+from boxflow.boxes.jobs import Jobs
+from boxflow.boxes.models import Models
+from boxflow.boxes.snapshots import NAME_LABEL, Snapshot
 from boxflow.errors import BoxNotFoundError
-from boxflow.ports import BoxSpec, BoxStatus, Sandbox
+from boxflow.ports import BoxSpec, BoxStatus, Sandbox, SnapshotInfo
 
 
 class Box:
-    """One box: `box.exec`, `box.files`, `box.git`.
+    """One box: `box.exec`, `box.jobs`, `box.files`, `box.git`, `box.agent`.
 
     Made by `Boxes` or `Context.box`. The object is only a handle: it holds no connection, two of them may stand for the
     same box, and making one does nothing. In a workflow body each call is a step named `<box>.exec.command` and so on;
@@ -23,18 +29,28 @@ class Box:
     :ivar name: what people and the journal call it
     :ivar labels: what `Boxes.list` finds it by
     :ivar spec: how it was made, as far as the sandbox tells
+    :param models: how its agent reaches its model; by no gateway when None
     """
 
     def __init__(
-        self, sandbox: Sandbox, *, box_id: str, name: str, spec: BoxSpec, labels: Mapping[str, str] | None = None
+        self,
+        sandbox: Sandbox,
+        *,
+        box_id: str,
+        name: str,
+        spec: BoxSpec,
+        labels: Mapping[str, str] | None = None,
+        models: Models | None = None,
     ) -> None:
         self.id = box_id
         self.name = name
         self.spec = spec
         self.labels: Mapping[str, str] = dict(spec.labels if labels is None else labels)
         self.exec = Exec(sandbox, box_id=box_id, name=name)
+        self.jobs = Jobs(sandbox, box_id=box_id, name=name)
         self.files = Files(sandbox, box_id=box_id, name=name)
         self.git = Git(sandbox, box_id=box_id, name=name)
+        self.agent = Agent(sandbox, models or Models(), box_id=box_id, name=name, spec=spec)
         self._sandbox = sandbox
 
     def __repr__(self) -> str:
@@ -50,6 +66,48 @@ class Box:
                 return BoxStatus.DELETED
 
         return await call(f"{self.name}.status", ask, type=BoxStatus)
+
+    async def pause(self) -> None:
+        """Freeze every process in it; files stay. Nothing can be started until `resume`. Pausing twice is no error.
+
+        :raises NotSupportedError: this sandbox cannot
+        """
+        await call(f"{self.name}.pause", lambda: self._sandbox.pause(self.id), type=type(None))
+
+    async def resume(self) -> None:
+        """Let it go on when it is paused; start it again, with its files, when it was stopped."""
+        await call(f"{self.name}.resume", lambda: self._sandbox.resume(self.id), type=type(None))
+
+    async def snapshot(self, name: str | None = None, *, labels: Mapping[str, str] | None = None) -> Snapshot:
+        """Keep its files as they are now: `boxes.create(..., snapshot=...)` makes boxes that begin with them.
+
+        A snapshot holds whatever the box wrote, secrets too. It stays until it is deleted, also when the box is gone.
+
+        :param name: what people call it; the box's name unless given
+        :raises NotSupportedError: this sandbox cannot
+        """
+        called = name or self.name
+
+        async def keep() -> SnapshotInfo:
+            durable = durable_call.get()
+            # The same after a crash: then it is not made twice.
+            made_of = secrets.token_bytes(16) if durable is None else f"{self.id} {durable.key}".encode()
+            snapshot_id = f"snap-{hashlib.sha256(made_of).hexdigest()[:24]}"
+            return await self._sandbox.snapshot(self.id, snapshot_id, {**(labels or {}), NAME_LABEL: called})
+
+        return Snapshot(self._sandbox, await call(f"{self.name}.snapshot", keep, type=SnapshotInfo))
+
+    async def url(self, port: int) -> str:
+        """`http://127.0.0.1:N`, from which this machine reaches what listens on *port* of the box's own loopback.
+
+        Valid while its sandbox is connected; ask again after a restart.
+
+        :raises NotDurableError: in a workflow body, which outlives the URL; ask for it in a step
+        """
+        refuse_in_body("box.url", "it is valid for this life of the engine only: ask for it in a step")
+        if not 0 < port < 65536:
+            raise ValueError(f"port {port} must be between 1 and 65535")
+        return await self._sandbox.url(self.id, port)
 
     async def delete(self) -> None:
         """End every process in it and remove it. Deleting twice is no error."""

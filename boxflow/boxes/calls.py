@@ -8,9 +8,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
+import attrs
+
+from boxflow.errors import NotDurableError
+
 T = TypeVar("T")
+
+
+@attrs.frozen
+class DurableCall:
+    """The step as which a call of a workflow body is carried out.
+
+    :param key: the same on every attempt and after every crash
+    :param leaving: whether a cancellation that comes now only means that the engine stops, or the run leaves memory:
+        what was begun in the box goes on then, and is found again by *key*
+    """
+
+    key: str
+    leaving: Callable[[], bool]
+
+
+durable_call: ContextVar[DurableCall | None] = ContextVar("boxflow_durable_call", default=None)
+"""Set while a call of a workflow body is carried out; None where the world is acted on directly."""
 
 
 @runtime_checkable
@@ -27,7 +49,21 @@ async def call(name: str, fn: Callable[[], Awaitable[T]], *, type: object) -> T:
 
     *fn* runs on the host loop and touches nothing of the private one.
     """
-    owner = cast(object, getattr(asyncio.get_running_loop(), "owner", None))
-    if isinstance(owner, DurableCaller):
+    owner = _owner()
+    if owner is not None:
         return await owner.box_call(name, fn, type=type)
     return await fn()
+
+
+def refuse_in_body(what: str, instead: str) -> None:
+    """Raise where a call cannot be durable: what it gives cannot be kept in a journal.
+
+    :raises NotDurableError: called in a workflow body
+    """
+    if _owner() is not None:
+        raise NotDurableError(f"{what} cannot be used in a workflow body; {instead}")
+
+
+def _owner() -> DurableCaller | None:
+    owner = cast(object, getattr(asyncio.get_running_loop(), "owner", None))
+    return owner if isinstance(owner, DurableCaller) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +11,7 @@ import attrs
 
 from boxflow.boxes.output import CappedOutput
 from boxflow.errors import CommandFailedError, CommandTimeoutError, SandboxError
-from boxflow.ports import Process, Sandbox
+from boxflow.ports import Process, ProcessSpec, Sandbox, TerminalSize
 
 DEFAULT_TIMEOUT_S = 3600.0
 """How long a command may take when nothing else is said. Long enough for a build; nothing waits for ever."""
@@ -54,6 +55,7 @@ class Command:
     argv: Sequence[str]
     cwd: str | None = None
     env: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    user: str | None = None
     stdin: bytes | None = None
     timeout_s: float = DEFAULT_TIMEOUT_S
     max_output_bytes: int = DEFAULT_OUTPUT_BYTES
@@ -83,6 +85,18 @@ def raise_for(result: ExecResult, described: str, *, timeout_s: float, check: bo
     return result
 
 
+def described(cmd: str | Sequence[str]) -> str:
+    """*cmd* as people read it, in errors and lists."""
+    return cmd if isinstance(cmd, str) else shlex.join(cmd)
+
+
+def process_spec(command: Command, *, stdin: bool = False, tty: TerminalSize | None = None) -> ProcessSpec:
+    """What to start for *command*."""
+    return ProcessSpec(
+        argv=command.argv, cwd=command.cwd, env=command.env, user=command.user, stdin=stdin or tty is not None, tty=tty
+    )
+
+
 async def run_command(sandbox: Sandbox, box_id: str, command: Command) -> ExecResult:
     """Run *command* to its end.
 
@@ -98,9 +112,7 @@ async def run_command(sandbox: Sandbox, box_id: str, command: Command) -> ExecRe
     deadline = asyncio.timeout(command.timeout_s)
     try:
         async with deadline:
-            process = await sandbox.spawn(
-                box_id, command.argv, cwd=command.cwd, env=command.env, stdin=command.stdin is not None
-            )
+            process = await sandbox.spawn(box_id, process_spec(command, stdin=command.stdin is not None))
             await _converse(process, command.stdin, stdout, stderr)
             exit_code = await process.wait()
     except BaseException as exc:
@@ -135,7 +147,7 @@ async def _converse(process: Process, stdin: bytes | None, stdout: CappedOutput,
     if stdin is None:
         await _collect(process, stdout, stderr)
         return
-    feeding = asyncio.create_task(_feed(process, stdin))
+    feeding = asyncio.create_task(feed(process, stdin))
     try:
         await _collect(process, stdout, stderr)
     finally:
@@ -151,7 +163,8 @@ async def _collect(process: Process, stdout: CappedOutput, stderr: CappedOutput)
         (stdout if stream == "stdout" else stderr).add(data)
 
 
-async def _feed(process: Process, stdin: bytes) -> None:
+async def feed(process: Process, stdin: bytes) -> None:
+    """Give a process its whole input. One that ends before it has read everything has not failed."""
     try:
         await process.write(stdin)
     except SandboxError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
 from boxflow.boxes.calls import call
@@ -76,8 +78,36 @@ class Files:
         """Remove a file, a symbolic link, or a directory with all that is in it."""
         await self._call("remove", lambda: self._sandbox.remove_file(self._box_id, path), type=type(None))
 
+    async def upload(self, source: str | os.PathLike[str], path: str | None = None) -> None:
+        """Copy a file or a directory of this machine into the box, in constant memory.
+
+        A directory's content is added to what is at *path*; permission bits and symbolic links are kept.
+
+        :param path: where it goes; into the working directory under its own name unless given
+        :raises FileNotFoundError: *source* is not there
+        """
+        place = _absolute(source)
+        to = place.name if path is None else path
+        await self._call("upload", lambda: self._sandbox.upload(self._box_id, place, to), type=type(None))
+
+    async def download(self, path: str, target: str | os.PathLike[str] | None = None) -> None:
+        """Copy a file or a directory of the box to this machine, in constant memory.
+
+        What comes out of a box is not trusted: nothing is written outside of *target*. Links that lead out of it,
+        devices, pipes and sockets are left out; of the permission bits `0o755` at most is kept.
+
+        :param target: where it goes; into the current directory under its own name unless given
+        """
+        place = _absolute((Path(path).name or "box") if target is None else target)
+        await self._call("download", lambda: self._sandbox.download(self._box_id, path, place), type=type(None))
+
     async def _call(self, verb: str, fn: Callable[[], Awaitable[T]], *, type: object) -> T:
         return await call(f"{self._name}.files.{verb}", fn, type=type)
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    # Not `resolve`, which would follow links.
+    return Path(path).absolute()
 
 
 # Named outside the class, where `list` is still the builtin.

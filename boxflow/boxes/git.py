@@ -9,7 +9,9 @@ from typing import Final
 import attrs
 
 from boxflow.boxes.calls import call
-from boxflow.boxes.command import DEFAULT_TIMEOUT_S, Command, ExecResult, raise_for, run_command
+from boxflow.boxes.command import DEFAULT_TIMEOUT_S, Command, ExecResult, raise_for
+from boxflow.boxes.git_auth import GitAuth, refuse_credentials
+from boxflow.boxes.jobs import carry_out
 from boxflow.errors import SandboxError
 from boxflow.model import Duration, seconds
 from boxflow.ports import Sandbox
@@ -122,6 +124,7 @@ class Git:
         *,
         branch: str | None = None,
         depth: int | None = None,
+        auth: GitAuth | None = None,
         timeout: Duration | None = None,
     ) -> None:
         """Clone *url* into the box's working directory, which must be empty, or into *path* below it.
@@ -130,14 +133,17 @@ class Git:
 
         :param branch: a branch or tag to check out, instead of the default branch
         :param depth: how many commits of history to fetch, instead of all
+        :param auth: what the server asks for; it reaches git only, and no file of the box
+        :raises ValueError: *url* has a password in it
         """
+        refuse_credentials(url)
         # No hard links: a clone from a directory of this machine would share its object files with the original.
         argv = ["sh", "-c", _CLONE, "git clone", url, "." if path is None else path, "--quiet", "--no-hardlinks"]
         if branch is not None:
             argv.append(f"--branch={branch}")
         if depth is not None:
             argv.append(f"--depth={depth}")
-        await self._git("clone", argv, timeout=timeout)
+        await self._git("clone", argv, auth=auth, timeout=timeout)
 
     async def diff(
         self, base: str = "HEAD", *, files: Sequence[str] = (), path: str | None = None, timeout: Duration | None = None
@@ -198,24 +204,34 @@ class Git:
         ref: str = "HEAD",
         *,
         force: bool = False,
+        auth: GitAuth | None = None,
         path: str | None = None,
         timeout: Duration | None = None,
     ) -> None:
-        """Push *ref* (the current branch unless given) to *remote*.
+        """Push *ref* (the current branch unless given) to *remote*, a name or a URL.
 
         :param force: replace what is there, unless it has moved since it was last fetched
+        :param auth: what the server asks for; it reaches git only, and no file of the box
+        :raises ValueError: *remote* is a URL with a password in it
         """
+        refuse_credentials(remote)
         argv = ["git", "push", "--quiet", *(["--force-with-lease"] if force else []), "--", remote, ref]
-        await self._git("push", argv, path=path, timeout=timeout)
+        await self._git("push", argv, path=path, auth=auth, timeout=timeout)
 
     async def exec(
-        self, *args: str, path: str | None = None, timeout: Duration | None = None, check: bool = True
+        self,
+        *args: str,
+        auth: GitAuth | None = None,
+        path: str | None = None,
+        timeout: Duration | None = None,
+        check: bool = True,
     ) -> ExecResult:
         """Run `git` with *args* in the repository.
 
+        :param auth: what a server asks for, as in `fetch` or `pull`
         :param check: raise when git exits with another status than 0
         """
-        return await self._git("exec", ["git", *args], path=path, timeout=timeout, check=check)
+        return await self._git("exec", ["git", *args], path=path, auth=auth, timeout=timeout, check=check)
 
     async def _git(
         self,
@@ -224,18 +240,22 @@ class Git:
         *,
         path: str | None = None,
         env: Mapping[str, str] | None = None,
+        auth: GitAuth | None = None,
         timeout: Duration | None = None,
         max_output_bytes: int | None = None,
         check: bool = True,
     ) -> ExecResult:
         timeout_s = DEFAULT_TIMEOUT_S if timeout is None else seconds(timeout)
-        command = Command(argv=argv, cwd=path, env={**_NEVER_ASK, **(env or {})}, timeout_s=timeout_s)
+        environment = {**_NEVER_ASK, **(env or {}), **(auth.environment() if auth else {})}
+        command = Command(argv=argv, cwd=path, env=environment, timeout_s=timeout_s)
         if max_output_bytes is not None:
             command = attrs.evolve(command, max_output_bytes=max_output_bytes)
-        result = await call(
-            f"{self._name}.git.{verb}", lambda: run_command(self._sandbox, self._box_id, command), type=ExecResult
-        )
         described = shlex.join(argv) if argv[0] == "git" else f"git {verb}"
+        result = await call(
+            f"{self._name}.git.{verb}",
+            lambda: carry_out(self._sandbox, self._box_id, command, described),
+            type=ExecResult,
+        )
         return raise_for(result, described, timeout_s=timeout_s, check=check)
 
 

@@ -32,6 +32,11 @@ class CappedOutput:
         if len(self._tail) > 2 * self._tail_limit:
             self._drop()
 
+    def skip(self, size: int) -> None:
+        """So many bytes of the middle were dropped before they came here; what is added next is the tail."""
+        self._drop()
+        self._dropped += size
+
     def text(self) -> str:
         """What was kept, with a line in place of what was dropped; bytes that are not UTF-8 become U+FFFD."""
         self._drop()

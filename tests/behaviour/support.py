@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from boxflow import Engine, Outcome, Run, RunStatus, Workflow
@@ -97,6 +98,14 @@ async def until_recorded(run: Run[Any], kind: str, count: int = 1) -> None:
         return kinds(await run.history()).count(kind) >= count
 
     await eventually(reached)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; one that has ended and that nobody has reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 async def settle(turns: int = 50) -> None:

@@ -8,25 +8,37 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, assert_type
 from uuid import UUID
 
 from starlette.applications import Starlette
 
 from boxflow import (
+    Box,
+    Boxes,
     ChildFailedError,
     Context,
+    Egress,
     Engine,
+    ExecResult,
+    GitAuth,
+    Job,
+    JobInfo,
     NonRetryableError,
     Notified,
     Outcome,
+    OutputChunk,
     Response,
     Retry,
     RetryAfterError,
     Run,
     RunFailure,
     RunStatus,
+    Session,
+    Snapshot,
     StepInfo,
+    TerminalSize,
     Webhook,
     WebhookRequest,
     Workflow,
@@ -167,6 +179,45 @@ async def use(engine: Engine) -> None:
     print([each.id async for each in found], by_name.id, (await engine.get("r")).labels)
     async with engine.boxes.create("mine") as box:
         print(box.id)
+
+
+async def use_a_box(box: Box, boxes: Boxes, here: Path) -> None:
+    result = await box.exec.command(["make", "test"], cwd="src", env={"A": "1"}, user="root", stdin=b"", check=False)
+    assert_type(result, ExecResult)
+    assert_type(await box.exec.code("print(1)", "python", args=["a"], timeout="10s"), ExecResult)
+    async for chunk in box.exec.stream("make"):
+        assert_type(chunk, OutputChunk)
+    async with box.exec.session(["python3", "-i"], tty=TerminalSize(columns=100, rows=30)) as session:
+        assert_type(session, Session)
+        await session.stdin.write("1 + 1\n")
+        await session.resize(columns=80, rows=24)
+        await session.signal("INT")
+        assert_type(await session.wait(), int)
+    talk = await box.exec.session("sh", tty=True)
+    await talk.kill()
+
+    job = await box.jobs.start("sleep 1", job_id="nap")
+    assert_type(job, Job)
+    assert_type(await box.jobs.get("nap"), JobInfo)
+    assert_type(await box.jobs.list(), list[JobInfo])
+    async for piece in box.jobs.logs("nap", follow=True, offset=10):
+        print(piece.stream, piece.offset, piece.text)
+    assert_type(await job.wait(timeout="1m", check=True), ExecResult)
+    await box.jobs.kill("nap")
+
+    await box.files.upload(here, "there")
+    await box.files.download("there", "here")
+    await box.git.clone("https://example.org/a.git", auth=GitAuth(token="t"), depth=1)
+    snapshot = await box.snapshot("before")
+    assert_type(snapshot, Snapshot)
+    assert_type(await boxes.list_snapshots(), list[Snapshot])
+    network = Egress(allow=["example.org"], headers={"example.org": {"Authorization": "Bearer $TOKEN"}})
+    async with boxes.create("a", snapshot=snapshot, network=network, memory="1GiB", cpus=1.5, disk=10**9) as other:
+        assert_type(await other.url(8000), str)
+    await boxes.create("b", network=["example.org"], dockerfile="FROM scratch", max_processes=10)
+    await boxes.create("c", network="none", box_id="fixed")
+    await box.pause()
+    await box.resume()
 
 
 def idempotency() -> str:

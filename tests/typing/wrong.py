@@ -7,7 +7,7 @@ where a str is expected; only pyright refuses that.)
 
 from __future__ import annotations
 
-from boxflow import Context, Engine, Retry, RunFailure, Webhook, workflow
+from boxflow import Boxes, Context, Engine, Retry, RunFailure, Webhook, workflow
 
 
 async def fetch(url: str, retries: int = 3) -> bytes:
@@ -106,6 +106,15 @@ async def with_wrong_failure_function(ctx: Context, payload: int) -> int:
 @workflow(timeout=object())  # type: ignore[call-overload, untyped-decorator]  # pyright: ignore[reportArgumentType]
 async def with_wrong_timeout(ctx: Context, payload: int) -> int:
     return payload
+
+
+async def boxes_of(boxes: Boxes) -> None:
+    await boxes.create("a", netwrok="none")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await boxes.create("a", network="closed")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    box = await boxes.create("a", memory=1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await box.exec.command(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await box.git.clone("u", auth="token")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await box.jobs.start("true", id="a")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 def engines() -> None:

@@ -96,6 +96,11 @@ class FileStore:
         """The same as `FileStore(path, read_only=True)`."""
         return cls(path, read_only=True)
 
+    @property
+    def outlives_process(self) -> bool:
+        """It is kept on disk."""
+        return True
+
     async def __aenter__(self) -> Self:
         if self._session is not None:
             raise StoreError(f"store {str(self.path)!r} is open already; one `async with` at a time")

@@ -47,7 +47,7 @@ class LocalFiles:
 
     def write(self, box_id: str, path: str, data: bytes, mode: int | None) -> None:
         """Write a file whole: beside its place, then moved over what was there."""
-        with located(self._layout, box_id, path, make=True) as spot, _translating(path):
+        with located(self._layout, box_id, path, make=True) as spot, translating(path):
             there = _status(spot)
             if spot.name == "." or (there is not None and stat.S_ISDIR(there.st_mode)):
                 raise SandboxError(f"{path!r} in the box is a directory; it cannot be written as a file")
@@ -70,19 +70,19 @@ class LocalFiles:
         """Entries of a directory, sorted by path."""
         top = self._open(box_id, path, _LISTED)
         try:
-            with _translating(path):
+            with translating(path):
                 return sorted(_entries(top, recursive), key=lambda info: info.path)
         finally:
             os.close(top)
 
     def stat(self, box_id: str, path: str) -> FileInfo:
         """What is at *path*; a link is described."""
-        with located(self._layout, box_id, path, follow=False) as spot, _translating(path):
+        with located(self._layout, box_id, path, follow=False) as spot, translating(path):
             return _info(path, os.stat(spot.name, dir_fd=spot.directory, follow_symlinks=False))
 
     def make_directory(self, box_id: str, path: str) -> None:
         """Make a directory and those above it."""
-        with located(self._layout, box_id, path, make=True) as spot, _translating(path):
+        with located(self._layout, box_id, path, make=True) as spot, translating(path):
             try:
                 os.mkdir(spot.name, dir_fd=spot.directory)
             except FileExistsError:
@@ -95,7 +95,7 @@ class LocalFiles:
         with (
             located(self._layout, box_id, path, follow=False) as source,
             located(self._layout, box_id, to, follow=False, make=True) as target,
-            _translating(f"{path} -> {to}"),
+            translating(f"{path} -> {to}"),
         ):
             for spot, named in ((source, path), (target, to)):
                 if spot.name == ".":
@@ -106,7 +106,7 @@ class LocalFiles:
 
     def remove(self, box_id: str, path: str) -> None:
         """Remove a file, a link, or a directory with all that is in it."""
-        with located(self._layout, box_id, path, follow=False) as spot, _translating(path):
+        with located(self._layout, box_id, path, follow=False) as spot, translating(path):
             if spot.name == ".":
                 raise SandboxError(f"{path!r} is one of the box's own directories; delete the box instead")
             there = os.stat(spot.name, dir_fd=spot.directory, follow_symlinks=False)
@@ -117,6 +117,10 @@ class LocalFiles:
             going = self._layout.going(box_id)
             os.rename(spot.name, going, src_dir_fd=spot.directory)
             remove_tree(going)
+
+    def open(self, box_id: str, path: str, *, directory: bool = False) -> int:
+        """A descriptor of what is at *path*, whatever it is, or of a directory; the caller closes it."""
+        return self._open(box_id, path, _LISTED if directory else _FILE)
 
     def _open(self, box_id: str, path: str, flags: int) -> int:
         for _ in range(_ATTEMPTS):
@@ -197,7 +201,8 @@ def kind_of(mode: int) -> str:
 
 
 @contextmanager
-def _translating(path: str) -> Generator[None, None, None]:
+def translating(path: str) -> Generator[None, None, None]:
+    """Errors of the operating system in our words."""
     try:
         yield
     except OSError as exc:

@@ -1,11 +1,19 @@
 """Where does a local box keep its things?
 
-<root>/<box id>/box.json      what it is: labels, spec, when it was made; there from the first moment on
+<root>/<box id>/box.json      what it is: labels, variables, when it was made; there from the first moment on
 <root>/<box id>/work/         the working directory
 <root>/<box id>/home/         HOME of its commands
 <root>/<box id>/tmp/          TMPDIR of its commands
+<root>/<box id>/jobs/         BOXFLOW_JOBS of its commands
+<root>/<box id>/paused        there while the box is paused
+<root>/<box id>/leaders/      which process was started as which exec
+<root>/<box id>/lock          held while the box changes its state
+<root>/<box id>/holder.json   of an isolated box: the process that holds its namespaces
+<root>/<box id>/gate/         of a box that reaches some hosts only: what it sees of the gate to them
+<root>/<box id>/authority/    what it does not see of that gate
 <root>/.new-<box id>~<hex>/   a box in the making
 <root>/.gone-<box id>~<hex>/  a box, or a part of one, being removed
+<root>/.snapshots/<id>/       a snapshot; in the making and going with the same names as boxes
 """
 
 from __future__ import annotations
@@ -22,8 +30,20 @@ from boxflow.errors import ConfigurationError
 WORK: Final = "work"
 HOME: Final = "home"
 TMP: Final = "tmp"
-PLACES: Final = (WORK, HOME, TMP)
+JOBS: Final = "jobs"
+PLACES: Final = (WORK, HOME, TMP, JOBS)
+"""The directories that are the box's own. Everything beside them is about the box, and no part of it."""
+
+KEPT: Final = (WORK, HOME)
+"""What a snapshot keeps of them."""
+
 RECORD: Final = "box.json"
+PAUSED: Final = "paused"
+LEADERS: Final = "leaders"
+LOCK: Final = "lock"
+HOLDER: Final = "holder.json"
+GATE: Final = "gate"
+AUTHORITY: Final = "authority"
 
 # No dot in front, and no "~": those names are for boxes in the making or going. 128 leaves room below NAME_MAX (255).
 _BOX_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=@+-]{0,127}")
@@ -38,7 +58,7 @@ def default_root() -> Path:
 
 
 class Layout:
-    """The paths of the boxes below one root, and the mark that their processes carry."""
+    """The paths of the boxes below one root, and the marks that their processes carry."""
 
     def __init__(self, root: Path) -> None:
         # Real, so that what `pwd` prints in a box and what the files API takes are one and the same path.
@@ -73,7 +93,24 @@ class Layout:
 
         Derived, not stored: a box whose record was destroyed, or whose engine was killed, can still be cleaned up.
         """
-        return hashlib.sha256(f"{self.root}\0{checked(box_id)}".encode()).hexdigest()[:32]
+        return _digest(str(self.root), checked(box_id))
+
+    def exec_mark(self, box_id: str, exec_id: str) -> str:
+        """What is, beside the box's mark, in the environment of every process that belongs to one exec."""
+        return _digest(str(self.root), checked(box_id), exec_id)
+
+    def leader(self, box_id: str, exec_mark: str) -> Path:
+        """The file that says which process was started as that exec."""
+        return self.box(box_id) / LEADERS / exec_mark
+
+    @property
+    def snapshots(self) -> Layout:
+        """Where the snapshots are. They are made and removed under the same kinds of names as boxes."""
+        return Layout(self.root / ".snapshots")
+
+
+def _digest(*words: str) -> str:
+    return hashlib.sha256("\0".join(words).encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 def checked(box_id: str) -> str:
@@ -83,6 +120,7 @@ def checked(box_id: str) -> str:
     """
     if not _BOX_ID.fullmatch(box_id):
         raise ConfigurationError(
-            f"box id {box_id!r} cannot name a local box; use up to 128 letters, digits and '._=@+-', no '.', '-' first"
+            f"{box_id!r} cannot name a local box or snapshot; "
+            "use up to 128 letters, digits and '._=@+-', no '.', '-' first"
         )
     return box_id

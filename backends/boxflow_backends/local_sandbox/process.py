@@ -7,17 +7,26 @@ The program is started in a thread and watched by the event loop, with no thread
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
 import os
 import subprocess
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import attrs
+
 from boxflow.errors import SandboxError
+from boxflow.ports import TerminalSize
+from boxflow_backends.local_sandbox.terminal import end_of_input, set_size
 from boxflow_backends.local_sandbox.uninterrupted import uninterrupted
 
 _READ_BYTES = 256 * 1024
 _BUFFER_BYTES = 1024 * 1024
+
+# What a pipe holds at most, unless root has widened it (pipe(7)): nothing that the process itself wrote is beyond.
+_LAST_BYTES = 1024 * 1024
 
 _REAP_S = 10.0
 
@@ -28,16 +37,48 @@ What the process itself wrote is in the pipe by then; this leaves a moment to he
 """
 
 
+@attrs.frozen(kw_only=True)
+class Started:
+    """A process that was started, and our ends of its streams.
+
+    :param outputs: by the name under which they are read; one for a terminal
+    :param stdin: what is written there it reads; the terminal, where it has one
+    """
+
+    popen: subprocess.Popen[bytes]
+    outputs: dict[str, io.FileIO]
+    stdin: io.FileIO | None
+    is_terminal: bool
+
+    def close(self) -> None:
+        """Close the streams."""
+        for stream in (*self.outputs.values(), self.stdin):
+            if stream is not None:
+                stream.close()
+
+
 class LocalProcess:
     """A started process, on the event loop that is running.
 
     `read` ends when both streams have ended, or shortly after the process has, even if something in the background
     still holds them.
+
+    :param end_tree: ends it and all that it started
+    :param send_signal: sends a signal to the process itself
     """
 
-    def __init__(self, popen: subprocess.Popen[bytes], end_tree: Callable[[], Awaitable[None]]) -> None:
-        self._popen = popen
+    def __init__(
+        self,
+        started: Started,
+        *,
+        end_tree: Callable[[], Awaitable[None]],
+        send_signal: Callable[[int], Awaitable[None]],
+    ) -> None:
+        self._popen = started.popen
+        self._stdin = started.stdin
+        self._is_terminal = started.is_terminal
         self._end_tree = end_tree
+        self._send_signal = send_signal
         self._loop = asyncio.get_running_loop()
         self._chunks: deque[tuple[str, bytes]] = deque()
         self._buffered = 0
@@ -45,14 +86,13 @@ class LocalProcess:
         self._news = asyncio.Event()
         self._exited = asyncio.Event()
         self._writable = asyncio.Event()
+        #: By which its end is seen.
+        self._handle = -1
         #: What is still open, by its file descriptor.
-        self._streams: dict[int, str] = {}
-        for name, pipe in (("stdout", popen.stdout), ("stderr", popen.stderr)):
-            if pipe is not None:
-                os.set_blocking(pipe.fileno(), False)
-                self._streams[pipe.fileno()] = name
-        if popen.stdin is not None:
-            os.set_blocking(popen.stdin.fileno(), False)
+        self._streams = {stream.fileno(): (name, stream) for name, stream in started.outputs.items()}
+        for stream in (*started.outputs.values(), started.stdin):
+            if stream is not None:
+                os.set_blocking(stream.fileno(), False)
         self._listen()
         self._watch()
 
@@ -68,23 +108,31 @@ class LocalProcess:
 
     async def write(self, data: bytes) -> None:
         """Send *data* to its standard input. :raises SandboxError: it has closed it"""
-        pipe = self._popen.stdin
-        if pipe is None or pipe.closed:
+        stdin = self._stdin
+        if stdin is None or stdin.closed:
             raise SandboxError(f"the standard input of process {self.pid} is closed")
         rest = memoryview(data)
         while rest:
             try:
-                rest = rest[os.write(pipe.fileno(), rest) :]
+                rest = rest[os.write(stdin.fileno(), rest) :]
             except BlockingIOError:
-                await self._room(pipe.fileno())
-                if pipe.closed:
+                await self._room(stdin)
+                if stdin.closed:
                     raise SandboxError(f"process {self.pid} ended before it had read its whole input") from None
-            except BrokenPipeError as exc:
+            except OSError as exc:
+                # A terminal that nobody has open any more says EIO.
+                if exc.errno not in (errno.EPIPE, errno.EIO):
+                    raise
                 raise SandboxError(f"process {self.pid} has closed its standard input") from exc
 
     async def close_stdin(self) -> None:
-        """End its standard input."""
-        self._close_stdin()
+        """End its standard input. A terminal stays open: there it is what Ctrl-D is at the keyboard."""
+        if self._stdin is None or self._stdin.closed:
+            return
+        if self._is_terminal:
+            await self.write(end_of_input(self._stdin.fileno()))
+        else:
+            self._close_stdin()
 
     async def read(self) -> AsyncIterator[tuple[str, bytes]]:
         """Chunks as `("stdout" | "stderr", bytes)`, until both streams have ended."""
@@ -106,6 +154,17 @@ class LocalProcess:
         code = self._popen.returncode
         return 128 - code if code < 0 else code
 
+    async def signal(self, number: int) -> None:
+        """Send a signal to the process itself; no error when it has ended."""
+        if not self.ended:
+            await self._send_signal(number)
+
+    async def resize(self, size: TerminalSize) -> None:
+        """Tell it that its terminal has a new size; nothing without a terminal."""
+        if self._is_terminal:
+            for _, stream in self._streams.values():
+                set_size(stream.fileno(), size)
+
     async def kill(self) -> None:
         """End it and everything it started. Cancelling does not stop the killing."""
         await uninterrupted(self._kill())
@@ -120,6 +179,12 @@ class LocalProcess:
         finally:
             self._close_streams()
 
+    def settle(self) -> None:
+        """Close what is still open, if it has ended: the sandbox is being left, and nobody will come for it."""
+        if self._popen.poll() is not None:
+            self._see_end()
+            self._stop_lingering()
+
     # --- its streams -------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
@@ -127,68 +192,70 @@ class LocalProcess:
             self._loop.add_reader(fd, self._readable, fd)
 
     def _readable(self, fd: int) -> None:
-        try:
-            data = os.read(fd, _READ_BYTES)
-        except BlockingIOError:
-            return
-        if not data:
-            self._close_stream(fd)
-            return
-        self._chunks.append((self._streams[fd], data))
-        self._buffered += len(data)
-        self._news.set()
-        if self._buffered >= _BUFFER_BYTES:
+        if self._take(fd) and self._buffered >= _BUFFER_BYTES:
             # The pipe fills up and the process waits: nobody's memory grows while nobody reads.
             self._paused = True
             for stream in self._streams:
                 self._loop.remove_reader(stream)
 
+    def _take(self, fd: int) -> int:
+        """Read what is there, once; how many bytes. At its end the stream is closed."""
+        try:
+            data = os.read(fd, _READ_BYTES)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            # The end of a terminal, when the last process that had it open has closed it.
+            if exc.errno != errno.EIO:
+                raise
+            data = b""
+        if not data:
+            self._close_stream(fd)
+            return 0
+        self._chunks.append((self._streams[fd][0], data))
+        self._buffered += len(data)
+        self._news.set()
+        return len(data)
+
     def _resume(self) -> None:
         self._paused = False
         self._listen()
-        if self.ended:
-            self._loop.call_later(LINGER_S, self._stop_lingering)
 
     def _stop_lingering(self) -> None:
-        if self._paused:
-            # Somebody reads slowly, and there may be more in the pipe; `_resume` comes back here.
-            return
+        """Take what is in the pipes and close them, though nobody may be reading: it is not more than they hold."""
         for fd in list(self._streams):
-            self._readable(fd)
-        if not self._paused:
-            self._close_streams()
+            left = _LAST_BYTES
+            while left > 0 and (taken := self._take(fd)):
+                left -= taken
+        self._close_streams()
 
     def _close_streams(self) -> None:
         for fd in list(self._streams):
             self._close_stream(fd)
 
     def _close_stream(self, fd: int) -> None:
-        if fd not in self._streams:
-            return
         self._loop.remove_reader(fd)
-        pipe = self._popen.stdout if self._streams.pop(fd) == "stdout" else self._popen.stderr
-        if pipe is not None:
-            pipe.close()
+        self._streams.pop(fd)[1].close()
         self._news.set()
 
     def _close_stdin(self) -> None:
-        pipe = self._popen.stdin
-        if pipe is None or pipe.closed:
+        if self._stdin is None or self._stdin.closed:
             return
-        self._loop.remove_writer(pipe.fileno())
-        pipe.close()
+        self._loop.remove_writer(self._stdin.fileno())
+        self._stdin.close()
         self._writable.set()
 
-    async def _room(self, fd: int) -> None:
-        """Wait until the pipe takes more, or is closed."""
+    async def _room(self, stdin: io.FileIO) -> None:
+        """Wait until it takes more, or is closed."""
         self._writable.clear()
-        self._loop.add_writer(fd, self._writable.set)
+        self._loop.add_writer(stdin.fileno(), self._writable.set)
         try:
+            # No deadline: a process may take its time to read. Its end ends the wait.
             await self._writable.wait()
         finally:
-            # A closed pipe was taken off by who closed it, and its number may be another's by now.
-            if self._popen.stdin is not None and not self._popen.stdin.closed:
-                self._loop.remove_writer(fd)
+            # One that is closed was taken off by who closed it, and its number may be another's by now.
+            if not stdin.closed:
+                self._loop.remove_writer(stdin.fileno())
 
     # --- its end -----------------------------------------------------------------------------------------------
 
@@ -200,19 +267,24 @@ class LocalProcess:
                 # A kernel before 5.3, or a filter that knows no pidfd.
                 handle = -1
             if handle >= 0:
-                self._loop.add_reader(handle, self._see_end, handle)
+                self._handle = handle
+                self._loop.add_reader(handle, self._see_end)
                 return
         waiting = self._loop.run_in_executor(None, self._popen.wait)
         waiting.add_done_callback(lambda _: self._has_ended())
 
-    def _see_end(self, handle: int) -> None:
+    def _see_end(self) -> None:
         if self._popen.poll() is None:
             return
-        self._loop.remove_reader(handle)
-        os.close(handle)
+        if self._handle >= 0:
+            self._loop.remove_reader(self._handle)
+            os.close(self._handle)
+            self._handle = -1
         self._has_ended()
 
     def _has_ended(self) -> None:
+        if self.ended:
+            return
         self._exited.set()
         self._close_stdin()
         if self._streams:

@@ -1,347 +1,393 @@
 """What makes boxes of directories and process groups of this machine?"""
 
-# No pathlib: renames that must not replace, and descriptors.
-# ruff: noqa: PTH104, PTH115, PTH123, PTH208
-
 from __future__ import annotations
 
-import asyncio
-import fcntl
-import json
 import os
-import pwd
-import secrets
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
+from urllib.parse import parse_qsl
 
 import anyio
 import anyio.to_thread
-import attrs
 
-from boxflow.errors import BoxNotFoundError, SandboxError, SandboxUnavailableError
-from boxflow.ports import BoxInfo, BoxSpec, BoxStatus, Capability, FileInfo
+from boxflow.errors import (
+    ConfigurationError,
+    NotSupportedError,
+    SandboxUnavailableError,
+)
+from boxflow.ports import (
+    BoxInfo,
+    BoxSpec,
+    BoxStatus,
+    Capability,
+    Egress,
+    FileInfo,
+    Network,
+    ProcessSpec,
+    SnapshotInfo,
+)
+from boxflow_backends.egress_gate import check_policy
+from boxflow_backends.local_sandbox.execs import Execs
 from boxflow_backends.local_sandbox.files import LocalFiles
-from boxflow_backends.local_sandbox.layout import HOME, PLACES, TMP, Layout, default_root
-from boxflow_backends.local_sandbox.paths import located, translated
+from boxflow_backends.local_sandbox.layout import GATE, Layout, default_root
+from boxflow_backends.local_sandbox.limits import ProcessLimits
 from boxflow_backends.local_sandbox.process import LocalProcess
-from boxflow_backends.local_sandbox.processes import MARK_VARIABLE, end_marked
-from boxflow_backends.local_sandbox.removal import remove_tree
+from boxflow_backends.local_sandbox.reach import Reach
+from boxflow_backends.local_sandbox.records import Isolation, Record, Records
+from boxflow_backends.local_sandbox.snapshots import Snapshots
+from boxflow_backends.local_sandbox.transfer import Stop, Transfer
+from boxflow_backends.local_sandbox.trees import freeze_marked, thaw_marked
 from boxflow_backends.local_sandbox.uninterrupted import uninterrupted
+from boxflow_backends.local_sandbox.users import check_user, current_user, isolated_user
 
 T = TypeVar("T")
 
-# Threads of its own: an app whose steps keep all shared threads busy must still be able to kill a process.
+# Threads of its own: an app whose steps keep all shared threads busy must still be able to kill a process. And copies,
+# which take minutes, have others than what is short.
 _THREADS: Final = 16
+_COPIES: Final = 8
 
-# A box in the making is a few empty directories; one older than this belongs to a program that died.
-_ABANDONED_S: Final = 3600.0
+_BOX_WIDE: Final = ("cpus", "memory_bytes", "disk_bytes", "max_processes")
 
 
 class LocalSandbox:
     """Boxes that are directories and process groups of this machine.
 
-    **There is no isolation.** What runs in such a box is what you are: it can read your files, use your network and,
-    through `/proc`, read your process's environment. The clean environment, the directories of its own and the killing
-    of process trees are hygiene, for code you trust and for tests. Use `"docker:"` for anything else.
+    **There is no isolation** unless you ask for it. What runs in such a box is what you are: it can read and change
+    your files, use your network, see and signal your processes, read your process's environment through `/proc`, and
+    take all memory, processors and disk. The clean environment, the directories of its own and the killing of process
+    trees are hygiene, for code you trust and for tests.
 
     What it does promise: commands get a clean environment with HOME and TMPDIR in the box; the files API does not leave
-    the box; a timeout, a cancellation and `delete` end whole process trees, daemons too (on Linux; elsewhere process
-    groups only); boxes of a killed engine are found, and deleted with what runs in them, by the next one.
+    the box; a timeout, a cancellation and `delete` end whole process trees, daemons too; boxes of a killed engine are
+    found, and deleted with what runs in them, by the next one. It finds processes by their environment, their session
+    and their parents. A daemon that has wiped the first, left the second and lost the third is not found, and outlives
+    its box. Where there is no `/proc` (macOS), process groups of this engine's own processes are all that it ends.
+
+    With `isolation="bubblewrap"`, on Linux, a box sees the machine's programs read-only and its own directories; no
+    other files, processes or sockets, and no network unless it is given some. (An open one is this machine's: what
+    listens on its loopback and on abstract sockets is reached through it.) Whatever runs in it ends with it, daemons
+    of every kind too (with its own command only those that can be found, as above). It shares the kernel, and still
+    takes memory, processors and disk as it likes. It is for code that may be wrong or curious. For code that may be an
+    attack take `"docker:"`, or a machine of its own.
 
     :param root: where the boxes are kept; `$XDG_STATE_HOME/boxflow/boxes` unless given, for this user alone
+    :param isolation: `"none"`, or `"bubblewrap"`, which has to be installed; also as
+        `"local:/some/directory?isolation=bubblewrap"`
+    :param limits: of each process by itself, since nothing here can bound a box as a whole
     """
 
-    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        *,
+        isolation: Isolation = "none",
+        limits: ProcessLimits | None = None,
+    ) -> None:
+        if isolation not in ("none", "bubblewrap"):
+            raise ConfigurationError(f"isolation={isolation!r} is not known; use 'none' or 'bubblewrap'")
         self._layout = Layout(default_root() if root is None else Path(root))
-        self._files = LocalFiles(self._layout)
+        self._isolation: Isolation = isolation
         self._threads = anyio.CapacityLimiter(_THREADS)
-        self._running: set[LocalProcess] = set()
-        #: How many processes are being started, and are not among those that run yet.
-        self._starting = 0
+        self._copies = anyio.CapacityLimiter(_COPIES)
+        self._records = Records(self._layout)
+        self._execs = Execs(self._layout, self._records, isolation=isolation, limits=limits, threads=self._threads)
+        self._reach = Reach(self._layout, self._execs.enclosures, self._threads)
+        self._files = LocalFiles(self._layout)
+        self._transfer = Transfer(self._layout, self._files)
+        self._snapshots = Snapshots(self._layout)
 
     def __repr__(self) -> str:
-        return f"LocalSandbox({str(self._layout.root)!r})"
+        isolation = "" if self._isolation == "none" else f", isolation={self._isolation!r}"
+        return f"LocalSandbox({str(self._layout.root)!r}{isolation})"
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """`"local:"`, `"local:/some/directory"`, each with `"?isolation=bubblewrap"` behind it.
+
+        :raises ConfigurationError: it asks for something else
+        """
+        path, _, query = url.partition(":")[2].removeprefix("//").partition("?")
+        options = dict(parse_qsl(query, keep_blank_values=True))
+        isolation = options.pop("isolation", "none")
+        if options:
+            raise ConfigurationError(f"sandbox {url!r} has an option {min(options)!r}; there is only 'isolation'")
+        if isolation not in ("none", "bubblewrap"):
+            raise ConfigurationError(f"sandbox {url!r}: isolation is 'none' or 'bubblewrap'")
+        return cls(path or None, isolation="bubblewrap" if isolation == "bubblewrap" else "none")
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """None: what it makes is isolated from nothing."""
-        return frozenset()
+        """What it can do beyond the duties; isolation only where it was asked for."""
+        found = {Capability.SNAPSHOT, Capability.TTY}
+        if sys.platform == "linux":
+            found.add(Capability.PAUSE)
+        if self._isolation == "bubblewrap":
+            found |= {Capability.ISOLATION, Capability.NETWORK_POLICY}
+        return frozenset(found)
 
     async def __aenter__(self) -> Self:
-        """Make the root; :raises SandboxUnavailableError: it cannot be made, or this system is not POSIX."""
+        """Make the root, and see whether what was asked for can be had.
+
+        :raises SandboxUnavailableError: the root cannot be made, or this system is not POSIX; or isolation is asked for
+            and not installed, or not permitted
+        """
         if os.name != "posix":
             raise SandboxUnavailableError(
                 f"local boxes need a POSIX system, and this is {sys.platform!r}; use 'docker:'"
             )
-        await self._in_thread(self._open)
+        await self._in_thread(self._records.open)
+        if self._isolation == "bubblewrap":
+            if sys.platform != "linux":
+                raise SandboxUnavailableError(f"isolation='bubblewrap' needs Linux, and this is {sys.platform!r}")
+            with self._execs.starting():
+                await uninterrupted(self._in_thread(self._execs.enclosures.probe))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Boxes stay, and what runs in them."""
+        """Boxes stay, and what runs in them. Their way to allowed hosts is closed until a sandbox attaches to them."""
+        await uninterrupted(self._reach.close_all())
+        self._execs.settle()
 
     # --- boxes -------------------------------------------------------------------------------------------------
 
     async def create(self, box_id: str, spec: BoxSpec, labels: Mapping[str, str]) -> BoxInfo:
         """Make the box, or return the one that has this id."""
-        return (await self._in_thread(self._create, box_id, spec, dict(labels))).info()
+        record = Record(
+            box_id=box_id,
+            labels=dict(labels),
+            env=dict(spec.env),
+            created_at=time.time(),
+            isolation=self._isolation,
+            network=self._network(spec),
+        )
+        stop = Stop()
+
+        async def create() -> BoxInfo:
+            with self._execs.starting():
+                made = await self._in_thread(lambda: self._create(record, spec.snapshot, stop), self._copies)
+            await self._reach.open_gate(made)
+            return await self._in_thread(lambda: self._info(made))
+
+        return await uninterrupted(create(), when_cancelled=stop.ask)
 
     async def get(self, box_id: str) -> BoxInfo:
         """:raises BoxNotFoundError: no such box."""
-        return (await self._in_thread(self._record, box_id)).info()
+        return await self._in_thread(lambda: self._info(self._records.read(box_id)))
+
+    async def attach(self, box_id: str) -> BoxInfo:
+        """Let the box reach the hosts that it may, through this engine. :raises BoxNotFoundError: no such box."""
+        await self._reach.open_gate(await self._record(box_id))
+        return await self.get(box_id)
 
     async def list(self, labels: Mapping[str, str]) -> Sequence[BoxInfo]:
         """The boxes that carry all of *labels*, oldest first."""
-        return await self._in_thread(self._list, dict(labels))
+        return await self._in_thread(lambda: [self._info(record) for record in self._records.list(labels)])
+
+    async def pause(self, box_id: str) -> None:
+        """Stop every process of the box, as SIGSTOP does."""
+        self._need(Capability.PAUSE, "cannot pause a box")
+        await uninterrupted(self._in_thread(lambda: self._pause(box_id)))
+
+    async def resume(self, box_id: str) -> None:
+        """Let a paused box go on; start an isolated one again that stopped."""
+        self._need(Capability.PAUSE, "cannot resume a box")
+
+        async def resume() -> None:
+            with self._execs.starting():
+                was = await self._in_thread(lambda: self._resume(box_id))
+            if was is BoxStatus.STOPPED:
+                await self._reach.close(box_id)
+            await self._reach.open_gate(await self._record(box_id))
+
+        await uninterrupted(resume())
 
     async def delete(self, box_id: str) -> None:
         """End and remove the box. No error when there is none. Cancelling does not leave half of it running."""
-        await uninterrupted(self._in_thread(self._delete, box_id))
+
+        async def delete() -> None:
+            await self._reach.close(box_id)
+            await self._in_thread(lambda: self._delete(box_id))
+
+        await uninterrupted(delete())
+
+    async def url(self, box_id: str, port: int) -> str:
+        """Where this machine reaches *port* of the box: the port itself, unless the box has a network of its own."""
+        return await self._reach.url(await self._record(box_id), port)
 
     # --- processes ---------------------------------------------------------------------------------------------
 
-    async def spawn(
-        self, box_id: str, argv: Sequence[str], *, cwd: str | None, env: Mapping[str, str], stdin: bool
-    ) -> LocalProcess:
-        """Start *argv* in the box. Cancelling leaves no process behind."""
-        mark = secrets.token_hex(16)
-        started: list[LocalProcess] = []
+    async def spawn(self, box_id: str, spec: ProcessSpec) -> LocalProcess:
+        """Start a process in the box. Cancelling leaves none behind.
 
-        async def start() -> LocalProcess:
-            self._starting += 1
-            try:
-                popen = await self._in_thread(self._start, box_id, tuple(argv), cwd, dict(env), stdin, mark)
-                process = LocalProcess(popen, lambda: self._end(mark, popen.pid))
-                self._running = {running for running in self._running if not running.ended} | {process}
-            finally:
-                self._starting -= 1
-            started.append(process)
-            return process
+        What it starts is found by `kill` and `end` as this class says. A terminal is hung up when its process ends.
+        """
+        return await self._execs.spawn(box_id, spec)
 
-        try:
-            return await uninterrupted(start())
-        except asyncio.CancelledError:
-            for process in started:
-                await process.kill()
-            raise
+    async def signal(self, box_id: str, exec_id: str, number: int, *, user: str | None = None) -> None:
+        """Send a signal to the process started as *exec_id*; no error when it has ended."""
+        await self._execs.signal(box_id, exec_id, number)
+
+    async def end(self, box_id: str, exec_id: str, *, user: str | None = None) -> None:
+        """End the process started as *exec_id* with everything it started."""
+        await self._execs.end(box_id, exec_id)
 
     # --- files -------------------------------------------------------------------------------------------------
 
     async def read_file(self, box_id: str, path: str, *, offset: int = 0, limit: int | None = None) -> bytes:
         """Bytes of a file."""
-        return await self._in_thread(self._files.read, box_id, path, offset, limit)
+        return await self._in_thread(lambda: self._files.read(box_id, path, offset, limit))
 
     async def write_file(self, box_id: str, path: str, data: bytes, *, mode: int | None = None) -> None:
         """Write a file whole."""
-        await self._in_thread(self._files.write, box_id, path, data, mode)
+        await self._in_thread(lambda: self._files.write(box_id, path, data, mode))
 
     async def list_files(self, box_id: str, path: str, *, recursive: bool = False) -> Sequence[FileInfo]:
         """Entries of a directory."""
-        return await self._in_thread(self._files.list, box_id, path, recursive)
+        return await self._in_thread(lambda: self._files.list(box_id, path, recursive))
 
     async def stat_file(self, box_id: str, path: str) -> FileInfo:
         """What is at *path*; a link is described, not followed."""
-        return await self._in_thread(self._files.stat, box_id, path)
+        return await self._in_thread(lambda: self._files.stat(box_id, path))
 
     async def make_directory(self, box_id: str, path: str) -> None:
         """Make a directory and those above it."""
-        await self._in_thread(self._files.make_directory, box_id, path)
+        await self._in_thread(lambda: self._files.make_directory(box_id, path))
 
     async def rename_file(self, box_id: str, path: str, to: str) -> None:
         """Move a file or directory."""
-        await self._in_thread(self._files.rename, box_id, path, to)
+        await self._in_thread(lambda: self._files.rename(box_id, path, to))
 
     async def remove_file(self, box_id: str, path: str) -> None:
         """Remove a file, a link, or a whole directory."""
-        await self._in_thread(self._files.remove, box_id, path)
+        await self._in_thread(lambda: self._files.remove(box_id, path))
+
+    async def upload(self, box_id: str, source: Path, path: str) -> None:
+        """Copy a file or directory of this machine into the box, with flat memory."""
+        await self._copying(lambda stop: self._transfer.upload(box_id, source, path, stop))
+
+    async def download(self, box_id: str, path: str, target: Path) -> None:
+        """Copy a file or directory of the box to this machine, with flat memory; nothing outside of *target*."""
+        await self._copying(lambda stop: self._transfer.download(box_id, path, target, stop))
+
+    # --- snapshots ---------------------------------------------------------------------------------------------
+
+    async def snapshot(self, box_id: str, snapshot_id: str, labels: Mapping[str, str]) -> SnapshotInfo:
+        """Keep the working directory and HOME; or return the snapshot that has this id.
+
+        What a process is writing meanwhile may be caught half written: pause the box before, if that matters.
+        """
+        return await self._copying(lambda stop: self._snapshots.make(box_id, snapshot_id, labels, stop))
+
+    async def list_snapshots(self, labels: Mapping[str, str]) -> Sequence[SnapshotInfo]:
+        """The snapshots that carry all of *labels*, oldest first."""
+        return await self._in_thread(lambda: self._snapshots.list(labels))
+
+    async def delete_snapshot(self, snapshot_id: str) -> None:
+        """Remove a snapshot. No error when there is none."""
+        await uninterrupted(self._in_thread(lambda: self._snapshots.delete(snapshot_id)))
 
     # --- in threads --------------------------------------------------------------------------------------------
 
-    async def _in_thread(self, fn: Callable[..., T], *args: Any) -> T:
-        return await anyio.to_thread.run_sync(fn, *args, limiter=self._threads)
+    async def _in_thread(self, fn: Callable[[], T], limiter: anyio.CapacityLimiter | None = None) -> T:
+        return await anyio.to_thread.run_sync(fn, limiter=limiter or self._threads)
 
-    async def _end(self, mark: str, leader: int) -> None:
-        await self._in_thread(self._end_marked, mark, leader)
+    async def _copying(self, copy: Callable[[Stop], T]) -> T:
+        """What *copy* returns. Cancelling makes it end early, and returns when it has."""
+        stop = Stop()
+        return await uninterrupted(self._in_thread(lambda: copy(stop), self._copies), when_cancelled=stop.ask)
 
-    def _end_marked(self, mark: str, leader: int | None = None) -> None:
-        end_marked(mark, children=self._children, is_starting=lambda: self._starting > 0, leader=leader)
+    async def _record(self, box_id: str) -> Record:
+        return await self._in_thread(lambda: self._records.read(box_id))
 
-    def _children(self) -> Collection[int]:
-        return [process.pid for process in self._running if not process.ended]
+    def _info(self, record: Record) -> BoxInfo:
+        if self._records.is_paused(record.box_id):
+            return record.info(BoxStatus.PAUSED)
+        if record.isolation == "bubblewrap":
+            return record.info(self._execs.enclosures.status(record.box_id))
+        return record.info(BoxStatus.RUNNING)
 
-    def _open(self) -> None:
-        root = self._layout.root
-        try:
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for abandoned in root.glob(".new-*~*"):
-                with suppress(FileNotFoundError):
-                    if time.time() - abandoned.stat().st_mtime > _ABANDONED_S:
-                        remove_tree(abandoned)
-        except OSError as exc:
-            if isinstance(exc, SandboxError):
-                raise
-            raise SandboxUnavailableError(f"local boxes cannot be kept in {str(root)!r}: {exc.strerror}") from exc
+    def _create(self, record: Record, snapshot_id: str | None, stop: Stop) -> Record:
+        restore = None if snapshot_id is None else self._snapshots.restoring(snapshot_id, stop)
 
-    def _create(self, box_id: str, spec: BoxSpec, labels: dict[str, str]) -> _Record:
-        record = _Record(box_id=box_id, labels=labels, env=dict(spec.env), created_at=time.time())
-        making = self._layout.making(box_id)
-        try:
-            return self._record(box_id)
-        except BoxNotFoundError:
-            making.mkdir(mode=0o700, parents=True)
-        try:
-            for place in PLACES:
-                (making / place).mkdir()
-            # Readable by this user only: `env` is where secrets are passed.
-            fd = os.open(making / self._layout.record(box_id).name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(fd, "w", encoding="utf-8") as file:
-                file.write(record.to_json())
+        def fill(making: Path) -> None:
+            if isinstance(record.network, Egress):
+                (making / GATE).mkdir()
+            if restore is not None:
+                restore(making)
+
+        found, is_new = self._records.create(record, fill)
+        if found.isolation == "bubblewrap":
             try:
-                # The box appears whole or not at all; of two that make it at once, one finds the place taken.
-                os.rename(making, self._layout.box(box_id))
-            except OSError:
-                record = self._record(box_id)
-        finally:
-            remove_tree(making)
-        return record
+                with self._records.locked(found.box_id):
+                    if not self._records.is_paused(found.box_id):
+                        self._execs.enclosures.ensure(found)
+            except BaseException:
+                if is_new:
+                    self._delete(found.box_id)
+                raise
+        return found
 
-    def _record(self, box_id: str) -> _Record:
-        path = self._layout.record(box_id)
-        try:
-            return _Record.from_json(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError) as exc:
-            raise BoxNotFoundError(box_id) from exc
-        except (ValueError, KeyError, TypeError) as exc:
-            raise SandboxError(f"the record of box {box_id!r} is damaged; delete the box") from exc
+    def _pause(self, box_id: str) -> None:
+        record = self._records.read(box_id)
+        with self._records.locked(box_id):
+            # First, so that whoever is starting a process sees it afterwards, if we do not see the process.
+            self._records.set_paused(box_id, True)
+            freeze_marked(self._layout.mark(box_id), namespace=self._namespace(record))
 
-    def _list(self, labels: dict[str, str]) -> Sequence[BoxInfo]:
-        found: dict[str, BoxInfo] = {}
-        if not self._layout.root.is_dir():
-            return ()
-        for name in os.listdir(self._layout.root):
-            if name.startswith("."):
-                continue
-            with suppress(BoxNotFoundError):
-                info = self._record(name).info()
-                if labels.items() <= info.labels.items():
-                    found[name] = info
-        return sorted(found.values(), key=lambda info: (info.created_at, info.box_id))
+    def _resume(self, box_id: str) -> BoxStatus:
+        """What it was before."""
+        record = self._records.read(box_id)
+        with self._records.locked(box_id):
+            status = self._info(record).status
+            if record.isolation == "bubblewrap":
+                if self._namespace(record) is None:
+                    status = BoxStatus.STOPPED
+                self._execs.enclosures.ensure(record)
+            if self._records.is_paused(box_id):
+                thaw_marked(self._layout.mark(box_id), namespace=self._namespace(record))
+                self._records.set_paused(box_id, False)
+        return status
+
+    def _namespace(self, record: Record) -> int | None:
+        return self._execs.enclosures.namespace(record.box_id) if record.isolation == "bubblewrap" else None
 
     def _delete(self, box_id: str) -> None:
         mark = self._layout.mark(box_id)
-        self._end_marked(mark)
-        with suppress(FileNotFoundError):
-            os.rename(self._layout.box(box_id), self._layout.going(box_id))
-        # Again, for what was being started: from here on nothing can start, see `_start`.
-        self._end_marked(mark)
-        for leftover in self._layout.leftovers(box_id):
-            remove_tree(leftover)
+        self._execs.enclosures.end(box_id)
+        self._records.take_away(box_id)
+        # Again, for what was being started: from here on nothing can start.
+        self._execs.end_marked(mark)
+        self._records.clear(box_id)
 
-    def _start(
-        self, box_id: str, argv: tuple[str, ...], cwd: str | None, env: dict[str, str], stdin: bool, mark: str
-    ) -> subprocess.Popen[bytes]:
-        record = self._record(box_id)
-        with located(self._layout, box_id, cwd or ".") as spot:
-            directory = _path_of(spot.directory, spot.name, cwd or ".")
-        marks = f"{os.environ.get(MARK_VARIABLE, '')} {self._layout.mark(box_id)} {mark}"
-        try:
-            popen = subprocess.Popen(  # noqa: S603 - starting what it is told is what a sandbox is for
-                argv,
-                cwd=directory,
-                env={
-                    **self._clean_environment(box_id),
-                    **record.env,
-                    **env,
-                    "PWD": directory,
-                    MARK_VARIABLE: marks.strip(),
-                },
-                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                start_new_session=True,
+    # --- what is asked for -------------------------------------------------------------------------------------
+
+    def _network(self, spec: BoxSpec) -> Network:
+        """:raises NotSupportedError: *spec* asks for what this sandbox cannot do."""
+        asked = [name for name in _BOX_WIDE if getattr(spec, name) is not None]
+        if asked:
+            raise NotSupportedError(
+                f"local boxes cannot bound {', '.join(asked)} of a box as a whole; use 'docker:', "
+                "or LocalSandbox(limits=ProcessLimits(...)) for each process by itself"
             )
-        except (OSError, ValueError) as exc:
-            raise SandboxError(f"cannot start {argv[0]!r} in box {box_id!r}: {exc}") from exc
-        # The box may have been deleted while we started. Either its deleter saw the process and killed it, or it had
-        # moved the box away before, and we see that here.
-        if not self._layout.record(box_id).exists():
-            end_marked(mark, children=lambda: [popen.pid], is_starting=lambda: True, leader=popen.pid)
-            popen.communicate()
-            raise BoxNotFoundError(box_id)
-        return popen
+        check_user(spec.user, isolated_user() if self._isolation == "bubblewrap" else current_user())
+        if self._isolation == "bubblewrap":
+            if isinstance(spec.network, Egress):
+                check_policy(spec.network)
+            return spec.network or "none"
+        if spec.network not in (None, "open"):
+            raise NotSupportedError(
+                f"network={spec.network!r} does not hold in a local box without isolation, which reaches what this "
+                "machine does; use isolation='bubblewrap', or 'docker:'"
+            )
+        return "open"
 
-    def _clean_environment(self, box_id: str) -> dict[str, str]:
-        """What every command gets. Nothing of ours but PATH: an engine's environment is full of secrets."""
-        user = _user_name()
-        return {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": str(self._layout.place(box_id, HOME)),
-            "TMPDIR": str(self._layout.place(box_id, TMP)),
-            "LANG": "C.UTF-8",
-            "USER": user,
-            "LOGNAME": user,
-            "SHELL": "/bin/sh",
-            "TERM": "dumb",
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_TERMINAL_PROMPT": "0",
-            "BOXFLOW_BOX": box_id,
-        }
-
-
-@attrs.frozen(kw_only=True)
-class _Record:
-    """What `box.json` says."""
-
-    box_id: str
-    labels: dict[str, str]
-    env: dict[str, str]
-    created_at: float
-
-    def info(self) -> BoxInfo:
-        return BoxInfo(
-            box_id=self.box_id, status=BoxStatus.RUNNING, labels=dict(self.labels), created_at=self.created_at
-        )
-
-    def to_json(self) -> str:
-        return json.dumps({"format": 1, **attrs.asdict(self)})
-
-    @classmethod
-    def from_json(cls, text: str) -> _Record:
-        data = json.loads(text)
-        return cls(
-            box_id=str(data["box_id"]),
-            labels={str(key): str(value) for key, value in data["labels"].items()},
-            env={str(key): str(value) for key, value in data["env"].items()},
-            created_at=float(data["created_at"]),
-        )
-
-
-def _path_of(directory: int, name: str, shown: str) -> str:
-    """The path of a directory that was walked to safely; for a program that is started there."""
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    except OSError as exc:
-        raise translated(exc, shown) from exc
-    try:
-        if sys.platform == "darwin":
-            # 50 is F_GETPATH of <sys/fcntl.h>, 1024 is MAXPATHLEN.
-            return os.fsdecode(fcntl.fcntl(fd, 50, bytes(1024)).rstrip(b"\0"))
-        return os.readlink(f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)
-
-
-def _user_name() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        # Containers often run under an id that no account has.
-        return str(os.getuid())
+    def _need(self, capability: Capability, cannot: str) -> None:
+        if capability not in self.capabilities:
+            raise NotSupportedError(f"the local sandbox {cannot} on {sys.platform!r}; use 'docker:'")

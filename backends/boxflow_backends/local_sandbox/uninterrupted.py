@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import anyio
@@ -11,10 +11,12 @@ import anyio
 T = TypeVar("T")
 
 
-async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+async def uninterrupted(work: Coroutine[Any, Any, T], *, when_cancelled: Callable[[], None] | None = None) -> T:
     """What *work* returns, run to its end. *work* bounds its own time.
 
     A cancellation that comes meanwhile is raised when it is done.
+
+    :param when_cancelled: called at once then; it may tell *work* to make haste
     """
     cancelled: asyncio.CancelledError | None = None
     # The scope holds off anyio's cancellations, which come again at every turn of the loop; the task of its own those
@@ -26,6 +28,8 @@ async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
                 await asyncio.wait({task})
             except asyncio.CancelledError as exc:
                 cancelled = exc
+                if when_cancelled is not None:
+                    when_cancelled()
     if cancelled is not None:
         if not task.cancelled() and (error := task.exception()) is not None:
             cancelled.add_note(f"meanwhile failed: {error!r}")

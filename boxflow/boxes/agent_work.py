@@ -1,0 +1,332 @@
+"""How does an agent work in a box? As a job, whose output is read as events; found again by its id, whoever asks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from boxflow.boxes.agent_run import RunRecord
+from boxflow.boxes.answers import problem_with
+from boxflow.boxes.command import Command, run_command
+from boxflow.boxes.jobs import Jobs, end_job
+from boxflow.boxes.models import Metered, Models
+from boxflow.boxes.watched import name_of
+from boxflow.errors import AgentNotInstalledError, SandboxError
+from boxflow.harness import (
+    AgentConfig,
+    AgentEvent,
+    AgentFailure,
+    AgentRequest,
+    EventReader,
+    Finished,
+    Harness,
+    Launch,
+    Notice,
+)
+from boxflow.ports import Network, Sandbox
+
+GRACE_S: Final = 5.0
+"""How long a program may go on after it has told its result: some never end by themselves."""
+
+_MAX_LINE_BYTES: Final = 32 * 1024 * 1024
+_STDERR_CHARS: Final = 4000
+
+# $1 is the run's directory below the home, $2 the harness's, $3 the program. What they are is said on one line each.
+_PREPARE: Final = """
+umask 077
+mkdir -p "$HOME/$1" "$HOME/$2" && cd "$HOME" && pwd -P && command -v -- "$3"
+"""
+
+
+@attrs.frozen(kw_only=True)
+class Ask:
+    """One run of an agent, resolved: what is asked of which program, within which bounds.
+
+    :param files: of this machine, copied into the working directory first
+    :param schema: what the answer is checked against; None for plain text
+    """
+
+    config: AgentConfig
+    harness: Harness
+    request: AgentRequest
+    files: Sequence[Path] = ()
+    schema: object = None
+    timeout_s: float
+    max_output_tokens: int | None = None
+
+
+class AgentWork:
+    """The agents of one box, at work."""
+
+    def __init__(self, sandbox: Sandbox, models: Models, *, box_id: str, name: str, network: Network | None) -> None:
+        self._sandbox = sandbox
+        self._models = models
+        self._box_id = box_id
+        self._name = name
+        self._network = network
+        self._jobs = Jobs(sandbox, box_id=box_id, name=name)
+
+    async def carry_out(self, job_id: str, ask: Ask) -> RunRecord:
+        """Start the run or find it, and wait for its end. An answer that does not fit is asked for once more."""
+        record = await self._with_second_try(job_id, ask)
+        return settled(record, await self._models.settle(job_id))
+
+    async def _with_second_try(self, job_id: str, ask: Ask) -> RunRecord:
+        record = await self._once(job_id, job_id, ask)
+        if ask.schema is None or record.failure is not None or record.timed_out_s is not None or not record.problem:
+            return record
+        if record.session_id is None:
+            return record
+        again = attrs.evolve(
+            ask.request,
+            session=record.session_id,
+            prompt=(
+                f"Your answer does not fit what was asked for: {record.problem}\n"
+                "Give the whole answer again, corrected, and nothing else."
+            ),
+        )
+        second = await self._once(f"{job_id}~again", job_id, attrs.evolve(ask, request=again, files=()))
+        costs = [cost for cost in (record.cost_usd, second.cost_usd) if cost is not None]
+        return attrs.evolve(
+            second,
+            id=job_id,
+            usage=record.usage + second.usage,
+            cost_usd=sum(costs) if costs else None,
+            duration_s=record.duration_s + second.duration_s,
+        )
+
+    async def _once(self, job_id: str, run: str, ask: Ask) -> RunRecord:
+        try:
+            await self.start(job_id, ask, run=run)
+        except AgentNotInstalledError as error:
+            # Data like every other failure: the journal keeps it, and a body gets the error that it is.
+            words = str(error).partition(": ")[2]
+            return RunRecord(id=job_id, agent=ask.harness.name, failure=AgentFailure.NOT_INSTALLED, message=words)
+        finished = Finished()
+        try:
+            async with aclosing(self.events(job_id, ask)) as events:
+                async for event in events:
+                    if isinstance(event, Finished):
+                        finished = event
+        except TimeoutError:
+            info = await self._jobs.get(job_id)
+            return RunRecord(
+                id=job_id, agent=ask.harness.name, timed_out_s=ask.timeout_s, duration_s=info.duration_s or 0.0
+            )
+        info = await self._jobs.get(job_id)
+        return record_of(job_id, ask, finished, info.duration_s or 0.0)
+
+    async def start(self, job_id: str, ask: Ask, *, run: str | None = None) -> None:
+        """Start the run, unless it was: safe to repeat.
+
+        :param run: whose way to the model it takes; its own unless given
+        :raises AgentNotInstalledError: its program is not in the box
+        """
+        way = await self._models.way(
+            ask.config,
+            ask.harness.api,
+            self._sandbox,
+            self._network,
+            run=run or job_id,
+            name=f"{self._name}: {run or job_id}",
+            max_cost_usd=ask.request.max_cost_usd,
+            max_output_tokens=ask.max_output_tokens,
+        )
+        if any(info.job_id == job_id for info in await self._jobs.list()):
+            return
+        launch = ask.harness.launch(attrs.evolve(ask.request, base_url=way.base_url, api_key=way.api_key))
+        home = await self._prepared(job_id, ask, launch)
+        places = {"{dir}": f"{home}/{_run_directory(job_id)}", "{home}": f"{home}/{_home_directory(ask.harness)}"}
+        for path, content in launch.files.items():
+            text = _placed(content, places)
+            await self._sandbox.write_file(self._box_id, f"{places['{dir}']}/{path}", text.encode(), mode=0o600)
+        for source in ask.files:
+            await self._sandbox.upload(self._box_id, source, source.name)
+        await self._jobs.start(
+            [_placed(word, places) for word in launch.argv],
+            job_id=job_id,
+            env={key: _placed(value, places) for key, value in launch.env.items()},
+            stdin=launch.stdin,
+        )
+
+    async def _prepared(self, job_id: str, ask: Ask, launch: Launch) -> str:
+        """The home of the box's user, with the directories of the run in it."""
+        program = launch.argv[0]
+        argv = ("sh", "-c", _PREPARE, "prepare", _run_directory(job_id), _home_directory(ask.harness), program)
+        done = await run_command(self._sandbox, self._box_id, Command(argv=argv, timeout_s=60.0))
+        lines = done.stdout.splitlines()
+        if not lines:
+            raise SandboxError(f"cannot prepare a run of agent {ask.harness.name!r}: {done.stderr.strip()}")
+        if not done.ok:
+            raise AgentNotInstalledError(ask.harness.name, f"cannot work: {_not_installed(ask.harness, program)}")
+        return lines[0]
+
+    async def events(self, job_id: str, ask: Ask, *, offset: int = 0) -> AsyncGenerator[AgentEvent, None]:
+        """What the agent does, until its `Finished`. Leaving detaches, and the agent goes on.
+
+        :raises TimeoutError: it passed its deadline, and was killed
+        """
+        reader = ask.harness.reader(ask.request)
+        output = _Output(reader)
+        until = await self._deadline(job_id, ask.timeout_s)
+        try:
+            async with aclosing(self._jobs.logs(job_id, follow=True, offset=offset)) as logs:
+                while not output.finished:
+                    async with asyncio.timeout_at(until):
+                        piece = await anext(logs, None)
+                    if piece is None:
+                        break
+                    for event in output.take(piece.stream, piece.data):
+                        yield event
+            async with asyncio.timeout_at(until):
+                exit_code = await self._exit_code(job_id, output.finished)
+        except TimeoutError:
+            await end_job(self._sandbox, self._box_id, job_id, "timeout", user=None)
+            raise
+        for event in output.rest():
+            yield event
+        yield reader.end(exit_code, output.stderr)
+
+    async def _deadline(self, job_id: str, timeout_s: float) -> float:
+        info = await self._jobs.get(job_id)
+        return asyncio.get_running_loop().time() + timeout_s - (info.duration_s or 0.0)
+
+    async def _exit_code(self, job_id: str, has_result: bool) -> int:
+        """How the program ended. One that has told its result, and does not end, is ended."""
+        if has_result:
+            try:
+                return (await self._jobs.wait(job_id, timeout=GRACE_S, max_output_bytes=0)).exit_code
+            except TimeoutError:
+                await end_job(self._sandbox, self._box_id, job_id, "ended", user=None)
+        return (await self._jobs.wait(job_id, max_output_bytes=0)).exit_code
+
+    async def settle(self, job_id: str, record: RunRecord) -> RunRecord:
+        """*record* with what the gateway has counted; the run's way to its model ends here."""
+        return settled(record, await self._models.settle(job_id))
+
+    async def kill(self, job_id: str) -> None:
+        """End the run, and everything that it started."""
+        await end_job(self._sandbox, self._box_id, job_id, "killed", user=None)
+        await self._models.settle(job_id)
+
+
+class _Output:
+    """The output of one run, cut into lines and read."""
+
+    def __init__(self, reader: EventReader) -> None:
+        self.stderr = ""
+        self.finished = False
+        self._reader = reader
+        self._line = bytearray()
+        self._too_long = False
+
+    def take(self, stream: str, data: bytes) -> list[AgentEvent]:
+        """The events that the next bytes complete; `Finished` is kept for the end."""
+        if stream == "stderr":
+            self.stderr = (self.stderr + data.decode(errors="replace"))[-_STDERR_CHARS:]
+            return []
+        events: list[AgentEvent] = []
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            self._add(line)
+            events += self._read()
+        self._add(rest)
+        return events
+
+    def rest(self) -> list[AgentEvent]:
+        """The events of a last line that has no end."""
+        return self._read() if self._line else []
+
+    def _add(self, part: bytes) -> None:
+        if len(self._line) + len(part) > _MAX_LINE_BYTES:
+            self._too_long = True
+            self._line.clear()
+        if not self._too_long:
+            self._line += part
+
+    def _read(self) -> list[AgentEvent]:
+        if self._too_long:
+            self._too_long = False
+            self._line.clear()
+            return [Notice(message=f"a line of more than {_MAX_LINE_BYTES} bytes was passed over")]
+        line = self._line.decode(errors="replace").rstrip("\r")
+        self._line.clear()
+        events: list[AgentEvent] = []
+        for event in self._reader.feed(line):
+            if isinstance(event, Finished):
+                self.finished = True
+            else:
+                events.append(event)
+        return events
+
+
+def settled(record: RunRecord, metered: Metered | None) -> RunRecord:
+    """*record* with what the gateway has counted, which is more to be trusted than what the program says."""
+    if metered is None:
+        return record
+    cost_usd = record.cost_usd if metered.cost_usd is None else metered.cost_usd
+    return attrs.evolve(record, usage=metered.usage, cost_usd=cost_usd)
+
+
+def record_of(job_id: str, ask: Ask, finished: Finished, duration_s: float) -> RunRecord:
+    """What is known of a run that has ended."""
+    answer, problem = None, ""
+    if ask.schema is not None and finished.failure is None:
+        structured, problem = _structured(finished)
+        if not problem:
+            answer, problem = json.dumps(structured), problem_with(structured, ask.schema)
+    return RunRecord(
+        id=job_id,
+        agent=ask.harness.name,
+        text=finished.text,
+        answer=answer,
+        problem=problem,
+        failure=finished.failure,
+        message=finished.message,
+        usage=finished.usage,
+        cost_usd=finished.cost_usd,
+        session_id=finished.session_id,
+        duration_s=duration_s,
+        turns=finished.turns,
+    )
+
+
+def _structured(finished: Finished) -> tuple[Any, str]:
+    if finished.structured is not None:
+        return finished.structured, ""
+    text = finished.text.strip()
+    if text.startswith("```"):
+        text = text.partition("\n")[2].rpartition("```")[0]
+    try:
+        return json.loads(text), ""
+    except ValueError as exc:
+        return None, f"it is no JSON: {exc}"
+
+
+def _run_directory(job_id: str) -> str:
+    return f".boxflow/agents/{name_of(job_id)}"
+
+
+def _home_directory(harness: Harness) -> str:
+    return f".boxflow/{harness.name}"
+
+
+def _placed(text: str, places: Mapping[str, str]) -> str:
+    for word, place in places.items():
+        text = text.replace(word, place)
+    return text
+
+
+def _not_installed(harness: Harness, program: str) -> str:
+    installation = harness.installation
+    how = {
+        "npm": f"install it with `boxflow agents install {harness.name}`, or `npm install -g {installation.package}`",
+        "pypi": f"install it with `boxflow agents install {harness.name}`, or `pip install {installation.package}`",
+    }.get(installation.manager, "bring it in the image, or name another program")
+    return f"{program!r} is not in the box; {how}"

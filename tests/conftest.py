@@ -14,13 +14,15 @@ REQUIRED = frozenset(name for name in os.environ.get("BOXFLOW_REQUIRE", "").spli
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run `async def` tests; each has a minute, so that a hang is a failure with a name."""
+    """Run `async def` tests; each has a minute, real agents have three, so that a hang is a failure with a name."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
 
+    limit_s = 180 if pyfuncitem.get_closest_marker("agents") else 60
+
     async def bounded() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(limit_s):
             await pyfuncitem.obj(**arguments)
 
     asyncio.run(bounded())

@@ -8,14 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from boxflow.agent_programs import find
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 
 SAYS = {
+    "code_interpreter.py": (
+        "15 primes\n328\ncommand 'python code' was killed after 2 s\nexit 1: ZeroDivisionError: division by zero\n"
+    ),
     "long_running_agent.py": "HELLO FROM FAR AWAY\n",
     "parallel_agents.py": "{'loud': 'STARS', 'backwards': 'srats', 'martian': '(failed)'}\nboxes left: 0\n",
     "human_approval.py": "On boxes (shorter)\n['write', 'review', 'write', 'review']\n",
@@ -80,9 +86,40 @@ with TestClient(app) as client:
 
 def test_every_small_example_is_small_and_run_here() -> None:
     small = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in EXAMPLES.glob("*.py")}
-    others = {"boxes_alone.py", "embedded_fastapi.py", "unit_test_offline.py", "__init__.py"}
+    others = {"boxes_alone.py", "commit_checks.py", "embedded_fastapi.py", "unit_test_offline.py", "__init__.py"}
     assert set(small) - others == set(SAYS)
     assert {name: length for name, length in small.items() if length > 75} == {}
+
+
+def test_each_commit_is_tested_in_a_box_of_its_own(tmp_path: Path) -> None:
+    script = (
+        "git init -q -b main . && for n in 1 2 '('; do echo \"x = $n\" > a.py; git add .; "
+        'git -c user.name=a -c user.email=a@b commit -qm "$n"; done'
+    )
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, check=True)
+    done = run(str(EXAMPLES / "commit_checks.py"), str(tmp_path), "python3 -m py_compile a.py")
+    assert done.returncode == 0, done.stderr
+    broken, second, first, left = re.split(r"\n(?=\w{8} |boxes)", done.stdout.strip())
+    assert "SyntaxError" in broken or "never closed" in broken
+    assert second.endswith(" ok") and first.endswith(" ok")
+    assert left == "boxes left: 0"
+
+
+@pytest.mark.real
+@pytest.mark.agents
+@pytest.mark.parametrize("agent", ["claude-code", "codex"])
+def test_real_agents_port_a_change_and_are_sent_back_once(agent: str, need: Callable[[str, bool], None]) -> None:
+    need(agent, find(agent) is not None)
+    done = run(
+        *("-m", "examples.port_with_agents", "--offline", "--agent", agent, "--feedback", "say who wrote it"),
+        timeout_s=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Reviewed: say who wrote it") == 3
+    for line in ("func Delay(n int)", "def delay(n) =", "export const delay ="):
+        assert f"+{line}" in done.stdout
+    assert done.stdout.splitlines()[-2].startswith("7 agent runs, ")
+    assert done.stdout.endswith("boxes left: 0\n")
 
 
 # --- the demo --------------------------------------------------------------------------------------------------------

@@ -79,15 +79,14 @@ class AgentWork:
 
     async def _with_second_try(self, job_id: str, ask: Ask) -> RunRecord:
         record = await self._once(job_id, job_id, ask)
-        if ask.schema is None or record.failure is not None or record.timed_out_s is not None or not record.problem:
-            return record
-        if record.session_id is None:
+        wrong = record.problem or (record.message if record.failure is AgentFailure.BAD_OUTPUT else "")
+        if ask.schema is None or not wrong or record.session_id is None:
             return record
         again = attrs.evolve(
             ask.request,
             session=record.session_id,
             prompt=(
-                f"Your answer does not fit what was asked for: {record.problem}\n"
+                f"Your answer does not fit what was asked for: {wrong}\n"
                 "Give the whole answer again, corrected, and nothing else."
             ),
         )
@@ -271,7 +270,9 @@ def settled(record: RunRecord, metered: Metered | None) -> RunRecord:
     if metered is None:
         return record
     cost_usd = record.cost_usd if metered.cost_usd is None else metered.cost_usd
-    return attrs.evolve(record, usage=metered.usage, cost_usd=cost_usd)
+    # A program that was refused says all sorts of things; that it was refused, the gateway knows.
+    failure = AgentFailure.BUDGET if metered.refused and record.failure is not None else record.failure
+    return attrs.evolve(record, usage=metered.usage, cost_usd=cost_usd, failure=failure)
 
 
 def record_of(job_id: str, ask: Ask, finished: Finished, duration_s: float) -> RunRecord:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 import msgspec
 
-from boxflow.errors import BoxflowError, ConfigurationError
+from boxflow.errors import ConfigurationError
 from boxflow.harness import AgentConfig, ModelApi, Usage
 from boxflow.ports import BoxSpec, Capability, Egress, Network, Sandbox
 
@@ -49,10 +49,14 @@ class Way:
 
 @attrs.frozen(kw_only=True)
 class Metered:
-    """What the gateway has counted."""
+    """What the gateway has counted.
+
+    :param refused: requests that it did not forward, since a limit was reached
+    """
 
     usage: Usage
     cost_usd: float | None
+    refused: int
 
 
 class KeptAccount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -216,7 +220,7 @@ class Models:
         spent = await gateway.spent(self._token(run))
         await gateway.close(self._token(run))
         await self._keep.remove(_ACCOUNT + run)
-        return Metered(usage=spent.usage, cost_usd=spent.cost_usd)
+        return Metered(usage=spent.usage, cost_usd=spent.cost_usd, refused=spent.refused)
 
     async def _open(self, kept: KeptAccount) -> ModelGateway:
         gateway = await self._started()
@@ -260,14 +264,9 @@ class Models:
         from boxflow.gateway import ModelGateway  # As above.
 
         known = await self._keep.get(_PORT)
+        # A port that is taken is an error: agents in boxes know this one.
         gateway = ModelGateway(self._keep, port=0 if known is None else int(known))
-        try:
-            await self._stack.enter_async_context(gateway)
-        except OSError as exc:
-            raise BoxflowError(
-                f"the model gateway cannot have its port {known!r} again, which agents in boxes know: {exc}; "
-                "end what has taken it"
-            ) from exc
+        await self._stack.enter_async_context(gateway)
         await self._keep.put(_PORT, str(gateway.port).encode())
         return gateway
 

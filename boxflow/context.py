@@ -74,7 +74,7 @@ DELETE_RETRY = Retry(attempts=None, delay=1.0, factor=2.0, max_delay=60.0, jitte
 """A box is deleted however long its sandbox is away: nothing else may end the run before."""
 
 
-BOX_ERRORS: dict[str, Callable[[str], Exception]] = {"ConfigurationError": ConfigurationError} | {
+BOX_ERRORS: Mapping[str, Callable[[str], Exception]] = {"ConfigurationError": ConfigurationError} | {
     kind.__name__: kind.told
     for kind in (
         BoxFileNotFoundError,

@@ -36,8 +36,8 @@ class AgentRequest:
     :param model: the program's default when None
     :param session: the id of an earlier run's session, to continue
     :param schema: a JSON schema that the answer must fit
-    :param base_url: where the program finds its model, as the SDKs of that interface take it (Anthropic's without `/v1`,
-        OpenAI's with it), without a slash at the end; its own default when None
+    :param base_url: where the program finds its model, as the SDKs of that interface take it (Anthropic's without
+        `/v1`, OpenAI's with it), without a slash at the end; its own default when None
     :param api_key: what it shows there: a token of the gateway, or the key itself
     :param max_turns: how many model calls it may make, where the program can count them
     :param max_cost_usd: where the program can count that; the gateway does in any case
@@ -240,7 +240,7 @@ class Harness(Protocol):
 
     @property
     def installation(self) -> Installation:
-        """What brings the program, for `boxflow agents install` and for errors."""
+        """What brings the program, for errors and for whoever installs it."""
         ...
 
     @property

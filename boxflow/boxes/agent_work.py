@@ -69,7 +69,7 @@ class AgentWork:
         self._models = models
         self._box_id = box_id
         self._name = name
-        self._network = network
+        self._network: Network | None = network
         self._jobs = Jobs(sandbox, box_id=box_id, name=name)
 
     async def carry_out(self, job_id: str, ask: Ask) -> RunRecord:
@@ -327,7 +327,7 @@ def _placed(text: str, places: Mapping[str, str]) -> str:
 def _not_installed(harness: Harness, program: str) -> str:
     installation = harness.installation
     how = {
-        "npm": f"install it with `boxflow agents install {harness.name}`, or `npm install -g {installation.package}`",
-        "pypi": f"install it with `boxflow agents install {harness.name}`, or `pip install {installation.package}`",
+        "npm": f"`npm install -g {installation.package}`, or `python -m boxflow.agent_programs install {harness.name}`",
+        "pypi": f"`pip install {installation.package}`, or `python -m boxflow.agent_programs install {harness.name}`",
     }.get(installation.manager, "bring it in the image, or name another program")
-    return f"{program!r} is not in the box; {how}"
+    return f"{program!r} is not in the box, or not on its PATH; {how}"

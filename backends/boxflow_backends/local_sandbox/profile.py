@@ -31,10 +31,16 @@ _SETTINGS = (
     "ld.so.conf.d",
     "localtime",
     "mime.types",
-    "pki",
+    # Not `ssl` and `pki` whole: private keys lie beside the certificates, and only their file modes guard them.
+    "pki/ca-trust",
+    "pki/tls/cert.pem",
+    "pki/tls/certs",
+    "pki/tls/openssl.cnf",
     "protocols",
     "services",
-    "ssl",
+    "ssl/cert.pem",
+    "ssl/certs",
+    "ssl/openssl.cnf",
     "terminfo",
     "timezone",
 )
@@ -107,7 +113,9 @@ class Profile:
         ]
         for path, fd in written.items():
             arguments += ["--ro-bind-data", str(fd), path]
-        arguments += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108  # its own
+        # The kernel's settings are the machine's, and go by the number of the user: of root, where the engine is root.
+        arguments += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys"]
+        arguments += ["--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108  # its own
         for place in self.places:
             arguments += ["--bind", str(place), str(place)]
         if self.gate is not None:

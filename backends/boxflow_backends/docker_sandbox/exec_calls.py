@@ -53,6 +53,12 @@ class ExecCalls:
             stream.close()
         self._streams.clear()
 
+    def abandon(self, container_id: str) -> None:
+        """Give up what leads into a container that is gone: the engine may have forgotten to close it."""
+        for stream, (container, _) in list(self._streams.items()):
+            if container == container_id:
+                stream.close()
+
     def release(self, container_id: str, mark: str | None = None) -> None:
         """Hold nothing up that is about to end: drop the output that nobody takes.
 

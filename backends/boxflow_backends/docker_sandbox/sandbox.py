@@ -184,6 +184,8 @@ class DockerSandbox:
         await parts.tunnels.close(box_id)
         await parts.gates.close(box_id)
         record = await parts.boxes.delete(box_id, before=parts.calls.release)
+        if record is not None:
+            parts.calls.abandon(record.container_id)
         await parts.gates.remove(box_id, record)
 
     async def url(self, box_id: str, port: int) -> str:

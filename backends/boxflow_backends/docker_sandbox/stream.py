@@ -117,7 +117,7 @@ class ExecStream(asyncio.Protocol):
 
     def close(self) -> None:
         """Give the connection up. The program is not told, and goes on."""
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is not None:
             self._transport.abort()
         self._end()
 
@@ -190,6 +190,9 @@ class ExecStream(asyncio.Protocol):
             self.close()
 
     def eof_received(self) -> bool:
+        # Nothing more comes, and nobody is there to take what is still to go: waiting for that would be for ever.
+        if self._transport is not None:
+            self._transport.abort()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:

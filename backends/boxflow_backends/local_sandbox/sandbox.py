@@ -24,25 +24,21 @@ from boxflow.ports import (
     BoxSpec,
     BoxStatus,
     Capability,
-    Egress,
     FileInfo,
-    Network,
     ProcessSpec,
     SnapshotInfo,
 )
-from boxflow_backends.egress_gate import check_policy
 from boxflow_backends.local_sandbox.execs import Execs
 from boxflow_backends.local_sandbox.files import LocalFiles
-from boxflow_backends.local_sandbox.layout import GATE, Layout, default_root
+from boxflow_backends.local_sandbox.layout import Layout, default_root
+from boxflow_backends.local_sandbox.lifecycle import Lifecycle, network_of
 from boxflow_backends.local_sandbox.limits import ProcessLimits
 from boxflow_backends.local_sandbox.process import LocalProcess
 from boxflow_backends.local_sandbox.reach import Reach
 from boxflow_backends.local_sandbox.records import Isolation, Record, Records
 from boxflow_backends.local_sandbox.snapshots import Snapshots
 from boxflow_backends.local_sandbox.transfer import Stop, Transfer
-from boxflow_backends.local_sandbox.trees import freeze_marked, thaw_marked
 from boxflow_backends.local_sandbox.uninterrupted import uninterrupted
-from boxflow_backends.local_sandbox.users import check_user, current_user, isolated_user
 
 T = TypeVar("T")
 
@@ -50,8 +46,6 @@ T = TypeVar("T")
 # which take minutes, have others than what is short.
 _THREADS: Final = 16
 _COPIES: Final = 8
-
-_BOX_WIDE: Final = ("cpus", "memory_bytes", "disk_bytes", "max_processes")
 
 
 class LocalSandbox:
@@ -100,6 +94,7 @@ class LocalSandbox:
         self._files = LocalFiles(self._layout)
         self._transfer = Transfer(self._layout, self._files)
         self._snapshots = Snapshots(self._layout)
+        self._lifecycle = Lifecycle(self._layout, self._records, self._execs, self._snapshots)
 
     def __repr__(self) -> str:
         isolation = "" if self._isolation == "none" else f", isolation={self._isolation!r}"
@@ -165,21 +160,21 @@ class LocalSandbox:
             env=dict(spec.env),
             created_at=time.time(),
             isolation=self._isolation,
-            network=self._network(spec),
+            network=network_of(spec, self._isolation),
         )
         stop = Stop()
 
         async def create() -> BoxInfo:
             with self._execs.starting():
-                made = await self._in_thread(lambda: self._create(record, spec.snapshot, stop), self._copies)
+                made = await self._in_thread(lambda: self._lifecycle.create(record, spec.snapshot, stop), self._copies)
             await self._reach.open_gate(made)
-            return await self._in_thread(lambda: self._info(made))
+            return await self._in_thread(lambda: self._lifecycle.info(made))
 
         return await uninterrupted(create(), when_cancelled=stop.ask)
 
     async def get(self, box_id: str) -> BoxInfo:
         """:raises BoxNotFoundError: no such box."""
-        return await self._in_thread(lambda: self._info(self._records.read(box_id)))
+        return await self._in_thread(lambda: self._lifecycle.info(self._records.read(box_id)))
 
     async def attach(self, box_id: str) -> BoxInfo:
         """Let the box reach the hosts that it may, through this engine. :raises BoxNotFoundError: no such box."""
@@ -188,12 +183,12 @@ class LocalSandbox:
 
     async def list(self, labels: Mapping[str, str]) -> Sequence[BoxInfo]:
         """The boxes that carry all of *labels*, oldest first."""
-        return await self._in_thread(lambda: [self._info(record) for record in self._records.list(labels)])
+        return await self._in_thread(lambda: [self._lifecycle.info(record) for record in self._records.list(labels)])
 
     async def pause(self, box_id: str) -> None:
         """Stop every process of the box, as SIGSTOP does."""
         self._need(Capability.PAUSE, "cannot pause a box")
-        await uninterrupted(self._in_thread(lambda: self._pause(box_id)))
+        await uninterrupted(self._in_thread(lambda: self._lifecycle.pause(box_id)))
 
     async def resume(self, box_id: str) -> None:
         """Let a paused box go on; start an isolated one again that stopped."""
@@ -201,7 +196,7 @@ class LocalSandbox:
 
         async def resume() -> None:
             with self._execs.starting():
-                was = await self._in_thread(lambda: self._resume(box_id))
+                was = await self._in_thread(lambda: self._lifecycle.resume(box_id))
             if was is BoxStatus.STOPPED:
                 await self._reach.close(box_id)
             await self._reach.open_gate(await self._record(box_id))
@@ -213,7 +208,7 @@ class LocalSandbox:
 
         async def delete() -> None:
             await self._reach.close(box_id)
-            await self._in_thread(lambda: self._delete(box_id))
+            await self._in_thread(lambda: self._lifecycle.delete(box_id))
 
         await uninterrupted(delete())
 
@@ -305,88 +300,6 @@ class LocalSandbox:
 
     async def _record(self, box_id: str) -> Record:
         return await self._in_thread(lambda: self._records.read(box_id))
-
-    def _info(self, record: Record) -> BoxInfo:
-        if self._records.is_paused(record.box_id):
-            return record.info(BoxStatus.PAUSED)
-        if record.isolation == "bubblewrap":
-            return record.info(self._execs.enclosures.status(record.box_id))
-        return record.info(BoxStatus.RUNNING)
-
-    def _create(self, record: Record, snapshot_id: str | None, stop: Stop) -> Record:
-        restore = None if snapshot_id is None else self._snapshots.restoring(snapshot_id, stop)
-
-        def fill(making: Path) -> None:
-            if isinstance(record.network, Egress):
-                (making / GATE).mkdir()
-            if restore is not None:
-                restore(making)
-
-        found, is_new = self._records.create(record, fill)
-        if found.isolation == "bubblewrap":
-            try:
-                with self._records.locked(found.box_id):
-                    if not self._records.is_paused(found.box_id):
-                        self._execs.enclosures.ensure(found)
-            except BaseException:
-                if is_new:
-                    self._delete(found.box_id)
-                raise
-        return found
-
-    def _pause(self, box_id: str) -> None:
-        record = self._records.read(box_id)
-        with self._records.locked(box_id):
-            # First, so that whoever is starting a process sees it afterwards, if we do not see the process.
-            self._records.set_paused(box_id, True)
-            freeze_marked(self._layout.mark(box_id), namespace=self._namespace(record))
-
-    def _resume(self, box_id: str) -> BoxStatus:
-        """What it was before."""
-        record = self._records.read(box_id)
-        with self._records.locked(box_id):
-            status = self._info(record).status
-            if record.isolation == "bubblewrap":
-                if self._namespace(record) is None:
-                    status = BoxStatus.STOPPED
-                self._execs.enclosures.ensure(record)
-            if self._records.is_paused(box_id):
-                thaw_marked(self._layout.mark(box_id), namespace=self._namespace(record))
-                self._records.set_paused(box_id, False)
-        return status
-
-    def _namespace(self, record: Record) -> int | None:
-        return self._execs.enclosures.namespace(record.box_id) if record.isolation == "bubblewrap" else None
-
-    def _delete(self, box_id: str) -> None:
-        mark = self._layout.mark(box_id)
-        self._execs.enclosures.end(box_id)
-        self._records.take_away(box_id)
-        # Again, for what was being started: from here on nothing can start.
-        self._execs.end_marked(mark)
-        self._records.clear(box_id)
-
-    # --- what is asked for -------------------------------------------------------------------------------------
-
-    def _network(self, spec: BoxSpec) -> Network:
-        """:raises NotSupportedError: *spec* asks for what this sandbox cannot do."""
-        asked = [name for name in _BOX_WIDE if getattr(spec, name) is not None]
-        if asked:
-            raise NotSupportedError(
-                f"local boxes cannot bound {', '.join(asked)} of a box as a whole; use 'docker:', "
-                "or LocalSandbox(limits=ProcessLimits(...)) for each process by itself"
-            )
-        check_user(spec.user, isolated_user() if self._isolation == "bubblewrap" else current_user())
-        if self._isolation == "bubblewrap":
-            if isinstance(spec.network, Egress):
-                check_policy(spec.network)
-            return spec.network or "none"
-        if spec.network not in (None, "open"):
-            raise NotSupportedError(
-                f"network={spec.network!r} does not hold in a local box without isolation, which reaches what this "
-                "machine does; use isolation='bubblewrap', or 'docker:'"
-            )
-        return "open"
 
     def _need(self, capability: Capability, cannot: str) -> None:
         if capability not in self.capabilities:

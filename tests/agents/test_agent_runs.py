@@ -122,7 +122,7 @@ async def test_an_output_that_ends_without_a_result_is_a_failure(tmp_path: Path)
 
 async def test_a_program_that_is_not_there_says_how_to_install_it(tmp_path: Path) -> None:
     async with a_box(tmp_path) as box:
-        with pytest.raises(AgentNotInstalledError, match=r"'line-agent' is not in the box; .*line-agent@1\.0\.0"):
+        with pytest.raises(AgentNotInstalledError, match=r"'line-agent' is not in the box, .*line-agent@1\.0\.0"):
             await box.agent.run("say x", agent=LineAgent("line-agent"))
         with pytest.raises(ConfigurationError, match="agent 'clod' is not known; known are claude-code, codex"):
             await box.agent.run("say x", agent="clod")

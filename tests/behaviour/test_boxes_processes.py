@@ -15,6 +15,7 @@ import pytest
 
 from boxflow.boxes import Boxes
 from boxflow.errors import BoxNotFoundError, CommandTimeoutError, SandboxError
+from boxflow.ports import ProcessSpec
 from boxflow_backends.local_sandbox import LocalSandbox
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="daemons are found through /proc")
@@ -141,9 +142,8 @@ async def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
 async def test_a_slow_reader_holds_the_writer_and_loses_nothing(tmp_path: Path) -> None:
     async with LocalSandbox(tmp_path) as sandbox:
         box = await Boxes(sandbox).create()
-        process = await sandbox.spawn(
-            box.id, ["sh", "-c", "head -c 5000000 /dev/zero; echo end"], cwd=None, env={}, stdin=False
-        )
+        argv = ["sh", "-c", "head -c 5000000 /dev/zero; echo end"]
+        process = await sandbox.spawn(box.id, ProcessSpec(argv=argv))
         total, last = 0, b""
         async for _, data in process.read():
             total, last = total + len(data), data
@@ -158,7 +158,7 @@ async def test_a_slow_reader_holds_the_writer_and_loses_nothing(tmp_path: Path) 
 async def test_one_can_talk_with_a_process(tmp_path: Path) -> None:
     async with LocalSandbox(tmp_path) as sandbox:
         box = await Boxes(sandbox).create()
-        process = await sandbox.spawn(box.id, ["cat"], cwd=None, env={}, stdin=True)
+        process = await sandbox.spawn(box.id, ProcessSpec(argv=["cat"], stdin=True))
         output = process.read()
         for line in (b"one\n", b"two\n"):
             await process.write(line)
@@ -174,7 +174,7 @@ async def test_one_can_talk_with_a_process(tmp_path: Path) -> None:
 async def test_killing_twice_is_no_error(tmp_path: Path) -> None:
     async with LocalSandbox(tmp_path) as sandbox:
         box = await Boxes(sandbox).create()
-        process = await sandbox.spawn(box.id, ["sleep", "600"], cwd=None, env={}, stdin=False)
+        process = await sandbox.spawn(box.id, ProcessSpec(argv=["sleep", "600"]))
         await asyncio.gather(process.kill(), process.kill())
         await process.kill()
         assert await process.wait() == 128 + signal.SIGKILL

@@ -106,7 +106,7 @@ async def test_a_terminal_has_a_size_that_can_be_changed(tmp_path: Path) -> None
 
 
 async def test_control_c_interrupts_what_runs_on_the_terminal(tmp_path: Path) -> None:
-    async with a_box(tmp_path) as box, box.exec.session(["sh", "-c", "echo up; sleep 600"], tty=True) as session:
+    async with a_box(tmp_path) as box, box.exec.session(["sh", "-c", "echo up; exec sleep 600"], tty=True) as session:
         await read_until(session, "up")
         await session.stdin.write("\x03")
         async for _ in session:

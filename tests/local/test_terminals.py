@@ -84,7 +84,8 @@ async def test_what_a_terminal_takes_goes_to_its_reader_in_any_amount(tmp_path: 
 
 async def test_a_hangup_reaches_what_a_terminal_s_process_left_in_the_foreground(tmp_path: Path) -> None:
     async with local_box(tmp_path) as box:
-        process = await box.spawn("(trap 'echo hung > up' HUP; sleep 600 & wait) & echo ok", tty=TerminalSize())
+        left = "(trap 'echo hung > up' HUP; echo x > set; sleep 600 & wait) &"
+        process = await box.spawn(f"{left} until [ -s set ]; do sleep 0.01; done; echo ok", tty=TerminalSize())
         await Screen(process).rest()
         assert await process.wait() == 0
         assert (await box.run("until [ -s up ]; do sleep 0.01; done; cat up"))[1] == "hung\n"

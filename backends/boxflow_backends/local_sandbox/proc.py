@@ -68,6 +68,7 @@ class Status(NamedTuple):
     session: int
     zombie: bool
     kernel: bool
+    stopped: bool
 
 
 def status_of(pid: int) -> Status | None:
@@ -78,7 +79,8 @@ def status_of(pid: int) -> Status | None:
     # The program's name stands in parentheses and may itself hold spaces and parentheses.
     fields = text[text.rindex(b")") + 2 :].split()
     parent, session, flags, started = (int(fields[n]) for n in (1, 3, 6, 19))
-    return Status(pid, started, parent, session, fields[0] in b"ZX", bool(flags & _PF_KTHREAD))
+    kernel = bool(flags & _PF_KTHREAD)
+    return Status(pid, started, parent, session, fields[0] in b"ZX", kernel, fields[0] == b"T")
 
 
 def _marks(status: Status) -> list[bytes]:

@@ -22,6 +22,9 @@ from boxflow_backends.local_sandbox.proc import Found, namespace_of, scan, send,
 _DEADLINE_S = 10.0
 _PAUSE_S = 0.002
 
+# How often in a row nothing may stand still before all go on.
+_CALM_LOOKS = 3
+
 
 def end_marked(
     mark: str, *, children: Callable[[], Collection[int]], is_starting: Callable[[], bool], leader: int | None = None
@@ -70,9 +73,23 @@ def freeze_marked(mark: str, *, namespace: int | None) -> None:
 
 
 def thaw_marked(mark: str, *, namespace: int | None) -> None:
-    """Let them go on. Blocking; Linux only."""
-    for process in _Tree(mark, namespace=namespace).members().values():
-        send(process.pid, process.started, signal.SIGCONT)
+    """Let them go on. Blocking; Linux only.
+
+    :raises SandboxError: some stand still again and again for ten seconds
+    """
+    deadline = time.monotonic() + _DEADLINE_S
+    calm = 0
+    while calm < _CALM_LOOKS:
+        members = _Tree(mark, namespace=namespace).members().values()
+        still = [process for process in members if (now := status_of(process.pid)) is not None and now.stopped]
+        if still and time.monotonic() > deadline:
+            raise SandboxError(f"processes {[process.pid for process in still]} stand still whatever is sent to them")
+        # Whoever waits for a child may stop itself when it hears that the child was stopped, as nsenter(1) does; and it
+        # may hear of that only now, after it was told to go on.
+        calm = 0 if still else calm + 1
+        for process in still:
+            send(process.pid, process.started, signal.SIGCONT)
+        time.sleep(_PAUSE_S if still else 5 * _PAUSE_S)
 
 
 class _Tree:

@@ -1,8 +1,8 @@
 """Write plain asyncio. boxflow makes it durable, and gives it boxes to run agents in.
 
 A **Workflow** is an ordinary async function whose steps, waits and timers survive crashes. A **Box** is an isolated
-environment with exec, files and git. Read on in this order: `model`, `journal`, `loop`, `execution`, `context`,
-`runner`, `hub`, `engine`, `boxes`.
+environment with commands, files, git and coding agents. Read on in this order: `model`, `journal`, `loop`, `execution`,
+`context`, `runner`, `hub`, `engine`, `boxes`.
 """
 
 from boxflow.boxes import (

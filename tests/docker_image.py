@@ -307,3 +307,10 @@ def _client() -> Iterator[docker.APIClient]:
         yield client
     finally:
         client.close()
+
+
+if __name__ == "__main__":
+    # For whoever needs an image to measure with: its name, or nothing and status 1.
+    if not engine_answers():
+        sys.exit(1)
+    print(tools_image())

@@ -118,7 +118,10 @@ def test_every_exception_to_a_check_names_it_and_says_why(path: Path) -> None:
             assert comment[directives[-1].end() :].strip(" #"), f"{named(path)}:{line} gives no reason"
 
 
-@pytest.mark.parametrize("name", ["scripts/bench", "scripts/check", "scripts/demo", "scripts/test", ".ci/run"])
+SCRIPTS = ["scripts/bench", "scripts/check", "scripts/demo", "scripts/test", ".ci/run", ".ci/dockerd", ".ci/agents"]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_the_scripts_can_be_run(name: str) -> None:
     script = ROOT / name
     assert os.access(script, os.X_OK)

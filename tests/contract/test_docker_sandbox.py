@@ -19,6 +19,7 @@ def answers() -> bool:
 
 
 @pytest.mark.real
+@pytest.mark.docker
 class TestDockerSandbox(SandboxContract):
     @pytest.fixture(autouse=True)
     def _docker(self, need: Callable[[str, bool], None], answers: bool) -> None:

@@ -13,7 +13,7 @@ from boxflow.errors import BoxFileNotFoundError, CommandTimeoutError, SandboxErr
 from boxflow.ports import BoxSpec, ProcessSpec, TerminalSize
 from boxflow_backends.docker_sandbox import DockerSandbox
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.docker]
 
 FOREVER = "600"
 

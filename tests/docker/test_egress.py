@@ -16,7 +16,7 @@ from boxflow.errors import ConfigurationError, NotSupportedError
 from boxflow.ports import BoxSpec, Egress, ProcessSpec
 from boxflow_backends.docker_sandbox import DockerSandbox
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.docker]
 
 FETCH = """
 import sys, urllib.error, urllib.request

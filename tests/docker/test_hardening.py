@@ -9,7 +9,7 @@ from boxflow.boxes import Boxes
 from boxflow.ports import BoxSpec, Capability, ProcessSpec
 from boxflow_backends.docker_sandbox import DockerSandbox
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.docker]
 
 
 async def said(sandbox: DockerSandbox, command: str) -> str:

@@ -18,7 +18,7 @@ from boxflow.ports import BoxSpec, BoxStatus, ProcessSpec
 from boxflow_backends.docker_sandbox import DockerSandbox
 from boxflow_backends.docker_sandbox.images import PREPARED
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.docker]
 
 # Tries again when it is refused, so that no place ever stays free.
 BOMB = """

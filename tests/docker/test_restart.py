@@ -18,7 +18,7 @@ from boxflow.errors import SandboxUnavailableError
 from boxflow.ports import BoxSpec, BoxStatus, ProcessSpec
 from boxflow_backends.docker_sandbox import DockerSandbox
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.docker]
 
 SCRIPT = Path(__file__).parents[2] / ".ci" / "dockerd"
 

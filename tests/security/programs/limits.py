@@ -63,8 +63,9 @@ def memory_bomb(facts):
     time.sleep(0.3)
     alive = 0
     for child in [child for child in children if child not in ended]:
-        alive += os.waitpid(child, os.WNOHANG)[0] == 0
-        os.kill(child, signal.SIGKILL)
+        if os.waitpid(child, os.WNOHANG)[0] == 0:
+            alive += 1
+            os.kill(child, signal.SIGKILL)
     return filled == alive == 3, f"{alive} of 3 processes held {facts['memory_bytes'] // 2 // MB} MB each"
 
 

@@ -14,7 +14,7 @@ import attrs
 from boxflow.boxes.agent_run import RunRecord
 from boxflow.boxes.answers import problem_with
 from boxflow.boxes.command import Command, run_command
-from boxflow.boxes.jobs import Jobs, end_job
+from boxflow.boxes.jobs import JobOutput, Jobs, end_job
 from boxflow.boxes.models import Metered, Models
 from boxflow.boxes.watched import name_of
 from boxflow.errors import AgentNotInstalledError, SandboxError
@@ -33,6 +33,11 @@ from boxflow.ports import Network, Sandbox
 
 GRACE_S: Final = 5.0
 """How long a program may go on after it has told its result: some never end by themselves."""
+
+# How often it is looked whether a silent program may still spend.
+_LOOK_S: Final = 2.0
+
+_AGAIN: Final = "~again"
 
 _MAX_LINE_BYTES: Final = 32 * 1024 * 1024
 _STDERR_CHARS: Final = 4000
@@ -90,7 +95,7 @@ class AgentWork:
                 "Give the whole answer again, corrected, and nothing else."
             ),
         )
-        second = await self._once(f"{job_id}~again", job_id, attrs.evolve(ask, request=again, files=()))
+        second = await self._once(f"{job_id}{_AGAIN}", job_id, attrs.evolve(ask, request=again, files=()))
         costs = [cost for cost in (record.cost_usd, second.cost_usd) if cost is not None]
         return attrs.evolve(
             second,
@@ -177,8 +182,7 @@ class AgentWork:
         try:
             async with aclosing(self._jobs.logs(job_id, follow=True, offset=offset)) as logs:
                 while not output.finished:
-                    async with asyncio.timeout_at(until):
-                        piece = await anext(logs, None)
+                    piece = await self._next_piece(job_id, logs, until)
                     if piece is None:
                         break
                     for event in output.take(piece.stream, piece.data):
@@ -191,6 +195,33 @@ class AgentWork:
         for event in output.rest():
             yield event
         yield reader.end(exit_code, output.stderr)
+
+    async def _next_piece(self, job_id: str, logs: AsyncGenerator[JobOutput, None], until: float) -> JobOutput | None:
+        """What the program writes next; None when it has ended, or had to be ended, since it may spend no more.
+
+        :raises TimeoutError: the deadline has passed
+        """
+        loop = asyncio.get_running_loop()
+        reading = asyncio.ensure_future(anext(logs, None))
+        refused_since: float | None = None
+        try:
+            while not reading.done():
+                await asyncio.wait({reading}, timeout=max(0.0, min(_LOOK_S, until - loop.time())))
+                if reading.done():
+                    break
+                if loop.time() >= until:
+                    raise TimeoutError
+                if await self._models.refused(job_id.removesuffix(_AGAIN)):
+                    refused_since = refused_since or loop.time()
+                    # Most programs end by themselves then. Some go on asking for as long as they are let.
+                    if loop.time() - refused_since > GRACE_S:
+                        await end_job(self._sandbox, self._box_id, job_id, "budget", user=None)
+                        return None
+            return reading.result()
+        finally:
+            if not reading.done():
+                reading.cancel()
+                await asyncio.wait({reading})
 
     async def _deadline(self, job_id: str, timeout_s: float) -> float:
         info = await self._jobs.get(job_id)

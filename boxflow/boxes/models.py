@@ -212,6 +212,12 @@ class Models:
         reached = f"http://{MODEL_HOST}/t/{token}" if _has_gates(sandbox) else gateway.url(token)
         return Way(base_url=reached, api_key=token, token=token)
 
+    async def refused(self, run: str) -> bool:
+        """Whether the gateway has refused the run something, since a limit was reached."""
+        if self._gateway is None or await self._keep.get(_ACCOUNT + run) is None:
+            return False
+        return (await self._gateway.spent(self._token(run))).refused > 0
+
     async def settle(self, run: str) -> Metered | None:
         """The run is over: its token is worth nothing from now on. What it has spent; None without the gateway."""
         if await self._keep.get(_ACCOUNT + run) is None:

@@ -12,9 +12,9 @@ from boxflow.agent_programs import PROGRAMS, Finding, build_image, default_direc
 from boxflow.errors import BoxflowError
 
 
-def main() -> int:
+def main(arguments_given: Sequence[str] | None = None, *, prog: str = "python -m boxflow.agent_programs") -> int:
     """Do what the arguments say; 0 when all of it could be done."""
-    arguments = _parser().parse_args()
+    arguments = _parser(prog).parse_args(arguments_given)
     try:
         return asyncio.run(_do(arguments))
     except (BoxflowError, OSError) as exc:
@@ -24,8 +24,8 @@ def main() -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m boxflow.agent_programs", description=__doc__)
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description="Agent programs: install them, see what is there.")
     commands = parser.add_subparsers(dest="command", required=True)
     installing = commands.add_parser("install", help="install agent programs")
     installing.add_argument("names", nargs="+", choices=list(PROGRAMS), metavar="NAME", help=", ".join(PROGRAMS))

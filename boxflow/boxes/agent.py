@@ -171,10 +171,15 @@ class Agent:
         ask = self._ask(prompt, schema, options)
         return AgentStream(self._work, _new_id(), ask, start=True)
 
-    def attach(self, run_id: str, *, schema: object = None, **options: Unpack[RunOptions]) -> AgentStream:
-        """Watch a run again, from its beginning: `AgentStream.id` or `AgentRun.id` names it."""
+    def attach(
+        self, run_id: str, *, after: int = 0, schema: object = None, **options: Unpack[RunOptions]
+    ) -> AgentStream:
+        """Watch a run again, from this process or another: `AgentStream.id` or `AgentRun.id` names it.
+
+        :param after: how many events to pass over, which were seen already; the same run gives the same events again
+        """
         refuse_in_body("box.agent.attach", "attach in a step: `ctx.run(...)`")
-        return AgentStream(self._work, run_id, self._ask("", schema, options), start=False)
+        return AgentStream(self._work, run_id, self._ask("", schema, options), start=False, after=after)
 
     async def finish(self, delivery: AgentDelivery) -> RunRecord:
         """Wait for a run that is under way; for who tells its result."""
@@ -250,11 +255,12 @@ class AgentStream:
     :ivar id: of the run; `box.agent.attach` takes it
     """
 
-    def __init__(self, work: AgentWork, run_id: str, ask: Ask, *, start: bool) -> None:
+    def __init__(self, work: AgentWork, run_id: str, ask: Ask, *, start: bool, after: int = 0) -> None:
         self.id = run_id
         self._work = work
         self._ask = ask
         self._start = start
+        self._after = after
         self._finished: Finished | None = None
         self._events = self._run()
 
@@ -288,10 +294,13 @@ class AgentStream:
     async def _run(self) -> AsyncGenerator[AgentEvent, None]:
         if self._start:
             await self._work.start(self.id, self._ask)
+        seen = 0
         async for event in self._work.events(self.id, self._ask):
             if isinstance(event, Finished):
                 self._finished = event
-            yield event
+            seen += 1
+            if seen > self._after:
+                yield event
 
 
 def finished_run(record: RunRecord, schema: object) -> AgentRun[Any]:

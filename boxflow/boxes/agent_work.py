@@ -358,7 +358,7 @@ def _placed(text: str, places: Mapping[str, str]) -> str:
 def _not_installed(harness: Harness, program: str) -> str:
     installation = harness.installation
     how = {
-        "npm": f"`npm install -g {installation.package}`, or `python -m boxflow.agent_programs install {harness.name}`",
-        "pypi": f"`pip install {installation.package}`, or `python -m boxflow.agent_programs install {harness.name}`",
+        "npm": f"`boxflow agents install {harness.name}`, or `npm install -g {installation.package}`",
+        "pypi": f"`boxflow agents install {harness.name}`, or `pip install {installation.package}`",
     }.get(installation.manager, "bring it in the image, or name another program")
     return f"{program!r} is not in the box, or not on its PATH; {how}"

@@ -184,6 +184,8 @@ async def test_leaving_a_stream_detaches_and_anybody_attaches_again(tmp_path: Pa
             texts = [event.text async for event in again if isinstance(event, TextDelta)]
             assert texts == ["one", "two"]
             assert (await again.result()).result == "two"
+            rest = [event async for event in same.agent.attach(stream.id, agent=LINE, after=2)]
+            assert rest[0] == TextDelta(text="two") and len(rest) == 2
 
 
 async def test_files_of_this_machine_are_there_before_the_agent_begins(tmp_path: Path) -> None:

@@ -156,6 +156,12 @@ async def test_at_its_deadline_nothing_of_it_is_left(name: str, tmp_path: Path) 
             await box.agent.run("work", timeout=0.5)
 
 
+async def test_a_huge_answer_arrives_whole(name: str, tmp_path: Path) -> None:
+    text = "0123456789abcde\n" * 20_000
+    async with ScriptedModel([Say(text)]) as model, a_box(tmp_path, config(name, model)) as box:
+        assert (await box.agent.run("tell", timeout=100)).text.strip() == text.strip()
+
+
 async def test_a_budget_ends_it(name: str, tmp_path: Path) -> None:
     def script(request: ModelRequest) -> Reply:
         return RunCommand(f"echo {request.turn}", tokens=Tokens(output=1000))
@@ -220,6 +226,8 @@ async def test_an_engine_that_is_killed_finds_its_agent_at_work_again(name: str,
     assert second.returncode == 0
     assert output.decode().splitlines()[0] == "Counted. ['x']"
     assert not list((tmp_path / "boxes").glob("[!.]*"))
+    # Neither does the journal know the key.
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
 
 
 @pytest.mark.docker

@@ -298,7 +298,8 @@ class _Output:
 
 def settled(record: RunRecord, metered: Metered | None) -> RunRecord:
     """*record* with what the gateway has counted, which is more to be trusted than what the program says."""
-    if metered is None:
+    # Nothing counted: an engine died after it had settled, and before that was recorded. The program's count is left.
+    if metered is None or not (metered.usage.requests or metered.refused):
         return record
     cost_usd = record.cost_usd if metered.cost_usd is None else metered.cost_usd
     # A program that was refused says all sorts of things; that it was refused, the gateway knows.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -208,8 +210,10 @@ async def test_the_authority_outlives_the_engine_out_of_the_boxs_sight(
 
 
 async def test_no_key_lies_around_while_certificates_are_made(
-    certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A short path: sockets are made below it, and theirs are bounded.
+    tmp_path = Path(tempfile.mkdtemp(prefix="bf-", dir="/tmp"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     async with host(certificates.server_context()) as web:
         resolve = {"api.test": f"127.0.0.1:{web.port}"}
@@ -221,3 +225,4 @@ async def test_no_key_lies_around_while_certificates_are_made(
             assert [
                 path for path in tmp_path.rglob("*") if path.suffix == ".pem" and path.parent.name.startswith("boxflow")
             ] == []
+    shutil.rmtree(tmp_path)

@@ -63,7 +63,10 @@ class _Removal:
         """Remove one entry of the top: a directory by emptying it, which may move its directories to the top."""
         if not _unlink_unless_directory(name, self._top):
             return
-        directory = _open(name, self._top)
+        try:
+            directory = _open(name, self._top)
+        except FileNotFoundError:
+            return  # Another remover of the same tree was quicker; here and below.
         try:
             for inner in os.listdir(directory):
                 if _unlink_unless_directory(inner, directory):
@@ -88,12 +91,17 @@ class _Removal:
         except OSError as exc:
             if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-        # Moving a directory changes its "..", for which it must be writable.
-        os.close(_open(name, directory))
+        try:
+            # Moving a directory changes its "..", for which it must be writable.
+            os.close(_open(name, directory))
+        except FileNotFoundError:
+            return
         while True:
             self._moved += 1
             try:
                 os.rename(name, f"~{self._moved}", src_dir_fd=directory, dst_dir_fd=self._top)
+            except FileNotFoundError:
+                return
             except OSError as exc:
                 # That name is taken, by something of the box or of an earlier attempt.
                 if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):

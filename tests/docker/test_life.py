@@ -257,16 +257,16 @@ async def test_an_engine_that_is_not_there_is_told_at_once_with_what_to_do(host:
 
 
 @pytest.mark.slow
-def test_fifty_boxes_run_a_thousand_commands(namespace: str) -> None:
+def test_fifty_boxes_run_hundreds_of_commands_at_once(namespace: str) -> None:
     async def run() -> None:
         # Docker starts some 25 commands a second on two cores, whoever asks, and that is most of the time.
         async with asyncio.timeout(300), Boxes(DockerSandbox(busybox_image(), namespace=namespace)) as boxes:
             made = await asyncio.gather(*(_made(boxes) for _ in range(50)))
             try:
                 results = await asyncio.gather(
-                    *(box.exec.command(["echo", f"{box.id} {n}"]) for box in made for n in range(20))
+                    *(box.exec.command(["echo", f"{box.id} {n}"]) for box in made for n in range(8))
                 )
-                assert [one.stdout for one in results] == [f"{box.id} {n}\n" for box in made for n in range(20)]
+                assert [one.stdout for one in results] == [f"{box.id} {n}\n" for box in made for n in range(8)]
                 assert threading.active_count() < 40
             finally:
                 await asyncio.gather(*(box.delete() for box in made))

@@ -308,7 +308,7 @@ def test_the_environment() -> None:
         "ANTHROPIC_API_KEY": "k",
         "ANTHROPIC_BASE_URL": "http://gate",
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-        "CLAUDE_CODE_MAX_RETRIES": "2",
+        "CLAUDE_CODE_MAX_RETRIES": "7",
         "CLAUDE_CONFIG_DIR": "{home}",
         "DISABLE_AUTOUPDATER": "1",
         "IS_SANDBOX": "1",

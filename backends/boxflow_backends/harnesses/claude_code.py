@@ -41,7 +41,8 @@ class ClaudeCodeOptions(ProgramOptions, kw_only=True, frozen=True, forbid_unknow
     :param setting_sources: which settings files are read; all when None
     :param add_dirs: directories that it may work in beside the working directory
     :param fork_session: continue a session under a new id
-    :param max_retries: of a model call that failed; the program's own default of 10 takes 187 s
+    :param max_retries: of a model call that failed: a minute or so, in which an engine that has died is back with its
+        gateway; the program's own default of 10 takes 187 s
     :param max_output_tokens: of one model call
     :param request_timeout_s: for the first byte of an answer; the program's default is 600
     """
@@ -60,7 +61,7 @@ class ClaudeCodeOptions(ProgramOptions, kw_only=True, frozen=True, forbid_unknow
     fallback_model: str = ""
     add_dirs: tuple[str, ...] = ()
     fork_session: bool = False
-    max_retries: int = 2
+    max_retries: int = 7
     max_output_tokens: int | None = None
     request_timeout_s: float | None = None
 

@@ -35,7 +35,7 @@ from benchmarks.model import Program, Sample, Subject, Target, counts
 from boxflow import Boxes, Context, Engine, workflow
 
 IMAGE = os.environ.get("BOXFLOW_BENCH_IMAGE", "")
-COMMAND = ["echo", "x"]
+COMMAND = ["printf", "x\\n"]
 BOXES, EXECS = 50, 20
 CHUNK = 1024 * 1024
 
@@ -204,7 +204,10 @@ def docker_api() -> Any:
 
 def raw_start(api: Any) -> str:
     container = api.create_container(
-        IMAGE, ["sleep", "600"], host_config=api.create_host_config(network_mode="none", init=True)
+        IMAGE,
+        ["sleep", "600"],
+        environment={"PATH": "/usr/local/bin:/usr/bin:/bin"},
+        host_config=api.create_host_config(network_mode="none", init=True),
     )["Id"]
     api.start(container)
     return str(container)

@@ -14,8 +14,8 @@ from boxflow_backends.docker_sandbox.client import RefusedError
 from boxflow_backends.docker_sandbox.exec_calls import ExecCalls, Finished, collected, has_stopped, refused
 from boxflow_backends.docker_sandbox.killing import check_ended, ending_argv, signal_argv
 from boxflow_backends.docker_sandbox.record import BoxRecord
-from boxflow_backends.docker_sandbox.shielding import unbroken
 from boxflow_backends.docker_sandbox.wrapper import new_nonce
+from boxflow_backends.uninterrupted import uninterrupted
 
 # A search through a full process table takes a second, thirty of them, and the pauses in between.
 _END_S: Final = 60.0
@@ -45,7 +45,7 @@ class Endings:
     async def end(self, record: BoxRecord, mark: str, user: str | None) -> None:
         """End the tree of *mark*. Cancelling does not stop it. :raises SandboxError: something is left"""
         self._calls.release(record.container_id, mark)
-        await unbroken(self._end(record, mark, user))
+        await uninterrupted(self._end(record, mark, user))
 
     async def _end(self, record: BoxRecord, mark: str, user: str | None) -> None:
         for attempt in range(_END_ATTEMPTS):

@@ -15,9 +15,9 @@ from boxflow_backends.docker_sandbox.exec_calls import ExecCalls, collected, has
 from boxflow_backends.docker_sandbox.killing import MARK_VARIABLE, mark_of
 from boxflow_backends.docker_sandbox.process import Controls, DockerProcess
 from boxflow_backends.docker_sandbox.record import WORKSPACE, BoxRecord
-from boxflow_backends.docker_sandbox.shielding import unbroken
 from boxflow_backends.docker_sandbox.stream import ExecStream
 from boxflow_backends.docker_sandbox.wrapper import NO_DIRECTORY, NO_PROGRAM, START, new_nonce, wrapped
+from boxflow_backends.uninterrupted import uninterrupted
 
 # Starting is the engine's work (runc), and saturates it at about this many: 31 a second with 4 to 8 at a time on two
 # cores, 27 with 50 at a time, each of which then takes seconds.
@@ -65,7 +65,7 @@ class Execs:
                 return started[0]
 
             try:
-                return await unbroken(start())
+                return await uninterrupted(start())
             except asyncio.CancelledError as cancelled:
                 for process in started:
                     try:

@@ -9,8 +9,8 @@ import attrs
 
 from boxflow.errors import SandboxError
 from boxflow.ports import TerminalSize
-from boxflow_backends.docker_sandbox.shielding import unbroken
 from boxflow_backends.docker_sandbox.stream import ExecStream
+from boxflow_backends.uninterrupted import uninterrupted
 
 # From the death of a process to the end of its streams: the engine waits up to two seconds for others that hold them.
 _GOING_S = 10.0
@@ -91,7 +91,7 @@ class DockerProcess:
 
         :raises SandboxError: something of it cannot be ended
         """
-        await unbroken(self._kill())
+        await uninterrupted(self._kill())
 
     async def _kill(self) -> None:
         # While its output is not taken, the engine does not notice its end.

@@ -24,10 +24,10 @@ from boxflow_backends.docker_sandbox.images import Images
 from boxflow_backends.docker_sandbox.killing import mark_of
 from boxflow_backends.docker_sandbox.process import DockerProcess
 from boxflow_backends.docker_sandbox.record import BoxRecord
-from boxflow_backends.docker_sandbox.shielding import unbroken
 from boxflow_backends.docker_sandbox.snapshots import DockerSnapshots
 from boxflow_backends.docker_sandbox.transfer import Transfers
 from boxflow_backends.docker_sandbox.tunnel import Tunnels
+from boxflow_backends.uninterrupted import uninterrupted
 
 _DEFAULT_IMAGE: Final = "python:3.12"
 
@@ -125,7 +125,7 @@ class DockerSandbox:
         """Disconnect. Boxes stay, and what runs in them."""
         parts, self._open = self._open, None
         if parts is not None:
-            await unbroken(parts.close())
+            await uninterrupted(parts.close())
 
     @property
     def _with(self) -> _Parts:
@@ -177,7 +177,7 @@ class DockerSandbox:
     async def delete(self, box_id: str) -> None:
         """End and remove the box. No error when there is none."""
         parts = self._with
-        await unbroken(self._delete(parts, box_id))
+        await uninterrupted(self._delete(parts, box_id))
 
     @staticmethod
     async def _delete(parts: _Parts, box_id: str) -> None:

@@ -25,7 +25,7 @@ from boxflow_backends.docker_sandbox.record import (
     USER_LABEL,
     BoxRecord,
 )
-from boxflow_backends.docker_sandbox.shielding import unbroken
+from boxflow_backends.uninterrupted import uninterrupted
 
 
 class DockerSnapshots:
@@ -51,7 +51,7 @@ class DockerSnapshots:
                     f"box {record.box_id!r} was made with `disk_bytes`: its files are in memory, where Docker cannot "
                     "keep them; download them, or make the box without `disk_bytes`"
                 )
-            await unbroken(self._commit(record, snapshot_id, labels))
+            await uninterrupted(self._commit(record, snapshot_id, labels))
             found = await self._images.find(reference)
         assert found is not None, "its name was given in the same call that made it"
         return _info(found["Config"]["Labels"])

@@ -22,7 +22,7 @@ from boxflow_backends.local_sandbox.process import LocalProcess, Started
 from boxflow_backends.local_sandbox.records import Isolation, Record, Records
 from boxflow_backends.local_sandbox.starting import Starter
 from boxflow_backends.local_sandbox.trees import end_marked
-from boxflow_backends.local_sandbox.uninterrupted import uninterrupted
+from boxflow_backends.uninterrupted import uninterrupted
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ import attrs
 from boxflow.errors import SandboxError
 from boxflow.ports import TerminalSize
 from boxflow_backends.local_sandbox.terminal import end_of_input, set_size
-from boxflow_backends.local_sandbox.uninterrupted import uninterrupted
+from boxflow_backends.uninterrupted import uninterrupted
 
 _READ_BYTES = 256 * 1024
 _BUFFER_BYTES = 1024 * 1024

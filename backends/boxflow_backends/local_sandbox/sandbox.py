@@ -38,7 +38,7 @@ from boxflow_backends.local_sandbox.reach import Reach
 from boxflow_backends.local_sandbox.records import Isolation, Record, Records
 from boxflow_backends.local_sandbox.snapshots import Snapshots
 from boxflow_backends.local_sandbox.transfer import Stop, Transfer
-from boxflow_backends.local_sandbox.uninterrupted import uninterrupted
+from boxflow_backends.uninterrupted import uninterrupted
 
 T = TypeVar("T")
 

@@ -519,8 +519,9 @@ class Context:
         type: object,
         retry: Retry | None = None,
         timeout_s: float | None = None,
+        is_job: bool = False,
     ) -> Any:
-        call = StepCall(fn, (), retry=retry, timeout_s=timeout_s, type=type, at_most_once=False)
+        call = StepCall(fn, (), retry=retry, timeout_s=timeout_s, type=type, at_most_once=False, is_job=is_job)
         return await self._step(name, call)
 
     # --- values that must not change on replay ------------------------------------------------------------------------
@@ -551,7 +552,7 @@ class Context:
         """
         return BoxOpening(self, name, box_spec(options))
 
-    async def box_call(self, name: str, fn: Callable[[], Awaitable[T]], *, type: object) -> T:
+    async def box_call(self, name: str, fn: Callable[[], Awaitable[T]], *, type: object, is_job: bool) -> T:
         """How a `Box` makes a call durable when it is used in the body; not for users."""
         self._enter(name)
         execution = self._execution
@@ -561,7 +562,8 @@ class Context:
             return await fn()
 
         try:
-            result = cast(T, await self._internal(name, carried_out, type=type))
+            # A job's step knows by itself when it may leave its job behind: it outlives this execution.
+            result = cast(T, await self._internal(name, fn if is_job else carried_out, type=type, is_job=is_job))
         except StepFailedError as error:
             # A missing file is a missing file, in a body as in a step.
             told_again = BOX_ERRORS.get(error.cause_type)

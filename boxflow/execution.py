@@ -310,6 +310,8 @@ class Execution:
                 found.append(f"{operation.kind}:{operation.subject}")
             elif isinstance(operation, ChildCall):
                 found.append(f"child:{operation.child_id}")
+            elif isinstance(operation, StepCall) and operation.is_job:
+                found.append(f"job:{operation.key[0]}")
         return unique(found)
 
     # --- the end of the body ------------------------------------------------------------------------------------------

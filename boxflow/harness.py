@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import attrs
 
@@ -39,8 +39,8 @@ class AgentRequest:
     :param base_url: where the program finds its model, as the SDKs of that interface take it (Anthropic's without
         `/v1`, OpenAI's with it), without a slash at the end; its own default when None
     :param api_key: what it shows there: a token of the gateway, or the key itself
-    :param max_turns: how many model calls it may make, where the program can count them
-    :param max_cost_usd: where the program can count that; the gateway does in any case
+    :param max_turns: how many model calls it may make, for a program that counts them (`Harness.own_limits`)
+    :param max_cost_usd: likewise
     :param options: of this harness alone; it refuses those that it does not know
     """
 
@@ -53,6 +53,10 @@ class AgentRequest:
     max_turns: int | None = None
     max_cost_usd: float | None = None
     options: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
+
+
+Limit = Literal["max_turns", "max_cost_usd"]
+"""What a program may be able to count by itself."""
 
 
 @attrs.frozen(kw_only=True)
@@ -246,6 +250,11 @@ class Harness(Protocol):
     @property
     def api(self) -> ModelApi:
         """Which model interface the program speaks."""
+        ...
+
+    @property
+    def own_limits(self) -> frozenset[Limit]:
+        """Which limits the program keeps by itself; the gateway, where there is one, keeps the others."""
         ...
 
     def launch(self, request: AgentRequest) -> Launch:

@@ -4,7 +4,8 @@ Each part answers one question, and declares as a Protocol of its own what it as
 
     residents.py    which runs are in memory?          runner.py      how does one of them go on?
     mailroom.py     how does mail find its wait?       steps.py       how is a step run?
-    children.py     how do runs find their children?   steering.py    how is a run cancelled, resumed, forked?
+    children.py     how do runs find their children?   job_steps.py   which steps go on without their run?
+    steering.py     how is a run cancelled, resumed, forked?
     timekeeper.py   what is due when?                  box_keeper.py  which boxes must go?
 """
 
@@ -40,6 +41,7 @@ from boxflow.errors import (
 )
 from boxflow.execution import Execution
 from boxflow.failure import printable
+from boxflow.job_steps import JobSteps
 from boxflow.journal import ChildCall, MailWait, Operation, StepCall
 from boxflow.mail import Notified, Webhook, make_token
 from boxflow.mailroom import Mailroom
@@ -130,6 +132,7 @@ class Hub:
         self._monitor = None if blocking_limit is None else BlockingMonitor(seconds(blocking_limit))
         self._slots = asyncio.Semaphore(max_concurrent_steps)
         self._threads = anyio.CapacityLimiter(max_concurrent_steps)
+        self._job_steps = JobSteps(self, self._threads)
         self._jitter = random.Random()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._followers: dict[str, set[asyncio.Event]] = {}
@@ -208,8 +211,8 @@ class Hub:
             run_id = stored.record.run_id
             if stored.head.due is not None:
                 self._timekeeper.set(stored.head.due, run_id)
-            if any(token.startswith("child:") for token in stored.head.waiting):
-                # A child may have ended without its parent having heard of it.
+            if any(token.startswith(("child:", "job:")) for token in stored.head.waiting):
+                # A child or a job may have ended without the run having heard of it.
                 self.spawn(self._rouse(run_id))
         self.spawn(self._look_after_boxes())
 
@@ -476,7 +479,7 @@ class Hub:
         await self._slots.acquire()  # Not `async with`: that is two coroutines more for each step.
         try:
             retry = runner.execution.workflow.retry
-            return await attempt(runner.run_id, call, number, retry, self._jitter.random(), self._threads)
+            return await attempt(runner.run_id, call, number, retry, self.jitter(), self._threads)
         finally:
             self._slots.release()
 
@@ -486,6 +489,13 @@ class Hub:
     def await_child(self, runner: Runner, call: ChildCall) -> None:
         self._children.await_child(runner, call)
 
+    def await_job(self, runner: Runner, call: StepCall) -> None:
+        self._job_steps.wait(runner, call)
+
+    def jitter(self) -> float:
+        """A random number in [0, 1), for pauses between attempts."""
+        return self._jitter.random()
+
     def forget_wait(self, runner: Runner, operation: Operation) -> None:
         if isinstance(operation, MailWait):
             self.mailroom.forget(operation)
@@ -494,12 +504,18 @@ class Hub:
                 self._children.forget(operation)
             else:
                 self._children.give_up(runner, operation)
+        elif isinstance(operation, StepCall) and operation.is_job:
+            if runner.is_over:
+                self._job_steps.forget(runner, operation)
+            else:
+                self._job_steps.give_up(runner, operation)
 
     async def closing_changes(self, run_id: str) -> Sequence[Change]:
         return await self.mailroom.closing_changes(run_id)
 
     def ended(self, runner: Runner) -> None:
         self._residents.leave(runner)
+        self._job_steps.over(runner.run_id)
         self.spawn(self._children.tell_parents(runner.run_id, runner.head))
 
     async def over(self, run_id: str, head: Head) -> None:

@@ -63,6 +63,7 @@ class StepCall(Operation):
         "attempt",
         "fn",
         "interrupted",
+        "is_job",
         "retry",
         "running",
         "task",
@@ -81,6 +82,7 @@ class StepCall(Operation):
         timeout_s: float | None,
         type: object,
         at_most_once: bool,
+        is_job: bool = False,
     ) -> None:
         super().__init__()
         self.fn = fn
@@ -89,6 +91,8 @@ class StepCall(Operation):
         self.timeout_s = timeout_s
         self.type = type
         self.at_most_once = at_most_once
+        #: It waits for a job of a box, and goes on without the run; see job_steps.py.
+        self.is_job = is_job
         #: How many attempts have ended, as recorded.
         self.attempt = 0
         #: An earlier life recorded the start of an attempt, but not its end.

@@ -275,7 +275,8 @@ class Head(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=Tr
     """What changes about a run, replaced with every append.
 
     :param length: how many outcomes the journal has
-    :param waiting: what the run waits for, as `"event:<id>"`, `"mail:<id>"` (own mailbox) or `"child:<run id>"`
+    :param waiting: what the run waits for, as `"event:<id>"`, `"webhook:<name>"` (own mailbox),
+        `"child:<run id>"` or `"job:<step>"`
     :param due: the earliest instant at which the run has something to do by itself
     :param body_ended: after how many outcomes the body ended, once it has
     :param causes: positions of the failed outcomes that ended the body

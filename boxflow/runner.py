@@ -60,6 +60,8 @@ class Hub(Protocol):
 
     def await_child(self, runner: Runner, call: ChildCall) -> None: ...
 
+    def await_job(self, runner: Runner, call: StepCall) -> None: ...
+
     def forget_wait(self, runner: Runner, operation: Operation) -> None: ...
 
     def ring_at(self, when: float, run_id: str) -> None: ...
@@ -367,7 +369,7 @@ class Runner:
                 if not operation.started and (not operation.given_up or _outlives(operation)):
                     self._start(operation)
             for operation in given_up:
-                if isinstance(operation, StepCall):
+                if isinstance(operation, StepCall) and not operation.is_job:
                     if operation.task is not None:
                         operation.task.cancel()
                         if not operation.running:
@@ -399,6 +401,9 @@ class Runner:
             call.started = False
             return  # Its next attempt is due later; `_settle` has the run rung for it.
         self.execution.retrying.pop(call, None)
+        if call.is_job:
+            self.hub.await_job(self, call)
+            return
         self.in_flight += 1
         task = call.task = self.hub.spawn(self._run_step(call))
         self.tasks.add(task)
@@ -419,15 +424,7 @@ class Runner:
         try:
             if call.at_most_once and not await self._record_start(call, number):
                 return
-            result = await self.hub.perform(self, call, number)
-            if isinstance(result, Returned):
-                data = result.value
-                if len(data) <= self.hub.max_payload_bytes:
-                    arrival = Arrival(_done(call, number, Value(data), None), call)
-                else:
-                    arrival = Arrival(_done(call, number, *await self.keep(data)), call, live=data)
-            else:
-                arrival = self._failed(call, number, result)
+            arrival = await self._arrival(call, number, await self.hub.perform(self, call, number))
         except Exception as error:  # noqa: BLE001 - ours or the store's: the engine must stop, and say so
             self.hub.broke(error)
             return
@@ -441,6 +438,23 @@ class Runner:
             return
         self.arrivals.append(arrival)
         await self.pump()
+
+    async def step_ended(self, call: StepCall, number: int, result: Returned | Raised) -> None:
+        """Go on with the outcome of a step that went on by itself."""
+        self.checks += 1  # Until the outcome is among the arrivals the run must stay in memory.
+        try:
+            arrival = await self._arrival(call, number, result)
+        finally:
+            self.checks -= 1
+        self.arrive(arrival)
+
+    async def _arrival(self, call: StepCall, number: int, result: Returned | Raised) -> Arrival:
+        if isinstance(result, Raised):
+            return self._failed(call, number, result)
+        data = result.value
+        if len(data) <= self.hub.max_payload_bytes:
+            return Arrival(_done(call, number, Value(data), None), call)
+        return Arrival(_done(call, number, *await self.keep(data)), call, live=data)
 
     def _forget_task(self, call: StepCall) -> None:
         if call.task is not None:

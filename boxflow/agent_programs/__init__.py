@@ -11,7 +11,8 @@ By hand: `python -m boxflow.agent_programs install claude-code`, and `python -m 
 from boxflow.agent_programs.catalogue import PROGRAMS, AgentProgram, Manager, Source
 from boxflow.agent_programs.examination import Finding, doctor
 from boxflow.agent_programs.images import build_image, dockerfile, write_build_context
-from boxflow.agent_programs.installing import AgentInstallError, Installed, default_directory, find, install
+from boxflow.agent_programs.installing import AgentInstallError, Installed, find, install
+from boxflow.boxes.agent_places import default_directory
 
 __all__ = [
     "PROGRAMS",

@@ -15,7 +15,8 @@ import anyio.to_thread
 
 from boxflow.agent_programs.catalogue import program_of
 from boxflow.agent_programs.docker_engine import connect, engine_address
-from boxflow.agent_programs.installing import default_directory, find
+from boxflow.agent_programs.installing import find
+from boxflow.boxes.agent_places import default_directory
 from boxflow.errors import ConfigurationError, ImageNotFoundError, SandboxUnavailableError
 
 _HOME: Final = "opt/boxflow/agents"

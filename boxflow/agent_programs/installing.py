@@ -18,6 +18,7 @@ import attrs
 
 from boxflow.agent_programs.catalogue import AgentProgram, Manager, Source, program_of
 from boxflow.agent_programs.running import Ran, run
+from boxflow.boxes.agent_places import default_directory
 from boxflow.boxes.shielded import finish
 from boxflow.errors import BoxflowError
 
@@ -61,14 +62,6 @@ class Installed:
     version: str
     program: Path
     directory: Path
-
-
-def default_directory() -> Path:
-    """Where programs are installed unless said otherwise: `BOXFLOW_AGENTS`, or a place of the user's own."""
-    if named := os.environ.get("BOXFLOW_AGENTS"):
-        return Path(named)
-    data = os.environ.get("XDG_DATA_HOME")
-    return (Path(data) if data else Path.home() / ".local" / "share") / "boxflow" / "agents"
 
 
 def find(name: str, directory: str | Path | None = None) -> Path | None:

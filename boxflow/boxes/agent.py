@@ -73,8 +73,9 @@ class RunOptions(TypedDict, total=False):
     session: `AgentRun.session_id` of an earlier run in this box, to continue.
     agent: another one than the box's.
     model: another one than the box's.
-    max_turns: how many model calls it may make.
-    max_cost_usd: how much it may cost: by the gateway where `AgentConfig.prices` are known, else as the program counts.
+    max_turns: how many model calls it may make, as the program counts them (Claude Code), or by the gateway.
+    max_cost_usd: how much it may cost: by the gateway where `AgentConfig.prices` are given, else as the program counts
+        (Claude Code). Refused where nobody would.
     max_output_tokens: how many tokens its model may write, by the gateway.
     webhook: return at once, with status `running` and no result; the result is POSTed there when the agent has ended,
         tried again for a day, signed the way of Standard Webhooks. Of an engine's boxes only. A webhook of the engine
@@ -154,7 +155,7 @@ class Agent:
                     await self._end(job_id)
                 raise
 
-        record = await call(f"{self._name}{AGENT_STEP}", carry_out, type=RunRecord)
+        record = await call(f"{self._name}{AGENT_STEP}", carry_out, type=RunRecord, is_job=True)
         return finished_run(record, schema)
 
     def stream(self, prompt: str, *, schema: object = None, **options: Unpack[RunOptions]) -> AgentStream:

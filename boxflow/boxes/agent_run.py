@@ -16,7 +16,7 @@ from boxflow.errors import (
     AgentTimeoutError,
     AgentUnavailableError,
 )
-from boxflow.harness import AgentFailure, Usage
+from boxflow.harness import AgentEvent, AgentFailure, Usage
 
 R = TypeVar("R")
 
@@ -38,6 +38,8 @@ class AgentRun(Generic[R]):
     :param usage: tokens of this run
     :param cost_usd: what it cost, where that is known
     :param session_id: to continue: `run(..., session=...)`
+    :param events: what it did, in order, with long texts cut: at most some 100,000 characters.
+        `box.agent.attach(run.id)` reads all of it again, as long as the box is there
     """
 
     id: str
@@ -50,6 +52,7 @@ class AgentRun(Generic[R]):
     session_id: str | None = None
     duration_s: float = 0.0
     turns: int | None = None
+    events: tuple[AgentEvent, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -96,6 +99,7 @@ class RunRecord:
     session_id: str | None = None
     duration_s: float = 0.0
     turns: int | None = None
+    events: tuple[AgentEvent, ...] = ()
 
     def as_run(self, result: Any) -> AgentRun[Any]:
         """What the caller gets."""
@@ -110,6 +114,7 @@ class RunRecord:
             session_id=self.session_id,
             duration_s=self.duration_s,
             turns=self.turns,
+            events=self.events,
         )
 
     def used(self) -> RunUsage:
@@ -135,7 +140,7 @@ _KINDS: dict[AgentFailure, tuple[type[AgentError], str]] = {
     ),
     AgentFailure.RATE_LIMITED: (AgentUnavailableError, "was sent too often to its model; try later"),
     AgentFailure.MODEL_UNAVAILABLE: (AgentUnavailableError, "got no answer from its model"),
-    AgentFailure.BUDGET: (AgentBudgetError, "has spent its budget; raise max_cost_usd or max_output_tokens"),
+    AgentFailure.BUDGET: (AgentBudgetError, "has spent its budget; raise max_turns, max_cost_usd or max_output_tokens"),
     AgentFailure.TURNS: (AgentBudgetError, "has used its turns; raise max_turns"),
     AgentFailure.BAD_OUTPUT: (AgentOutputError, "gave no answer that can be used; its text is on the error"),
 }

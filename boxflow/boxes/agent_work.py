@@ -11,13 +11,15 @@ from typing import Any, Final
 
 import attrs
 
+from boxflow.boxes.agent_places import default_directory
 from boxflow.boxes.agent_run import RunRecord
 from boxflow.boxes.answers import problem_with
 from boxflow.boxes.command import Command, run_command
 from boxflow.boxes.jobs import JobOutput, Jobs, end_job
+from boxflow.boxes.kept_events import KeptEvents
 from boxflow.boxes.models import Metered, Models
 from boxflow.boxes.watched import name_of
-from boxflow.errors import AgentNotInstalledError, SandboxError
+from boxflow.errors import AgentNotInstalledError, ConfigurationError, SandboxError
 from boxflow.harness import (
     AgentConfig,
     AgentEvent,
@@ -29,7 +31,7 @@ from boxflow.harness import (
     Launch,
     Notice,
 )
-from boxflow.ports import Network, Sandbox
+from boxflow.ports import Capability, Network, Sandbox
 
 GRACE_S: Final = 5.0
 """How long a program may go on after it has told its result: some never end by themselves."""
@@ -42,9 +44,11 @@ _AGAIN: Final = "~again"
 _MAX_LINE_BYTES: Final = 32 * 1024 * 1024
 _STDERR_CHARS: Final = 4000
 
-# $1 is the run's directory below the home, $2 the harness's, $3 the program. What they are is said on one line each.
+# $1 is the run's directory below the home, $2 the harness's, $3 the program, which may also be in $4. The home and the
+# program are said on one line each.
 _PREPARE: Final = """
 umask 077
+PATH=$PATH${4:+:$4}
 mkdir -p "$HOME/$1" "$HOME/$2" && cd "$HOME" && pwd -P && command -v -- "$3"
 """
 
@@ -103,6 +107,7 @@ class AgentWork:
             usage=record.usage + second.usage,
             cost_usd=sum(costs) if costs else None,
             duration_s=record.duration_s + second.duration_s,
+            events=record.events + second.events,
         )
 
     async def _once(self, job_id: str, run: str, ask: Ask) -> RunRecord:
@@ -112,19 +117,24 @@ class AgentWork:
             # Data like every other failure: the journal keeps it, and a body gets the error that it is.
             words = str(error).partition(": ")[2]
             return RunRecord(id=job_id, agent=ask.harness.name, failure=AgentFailure.NOT_INSTALLED, message=words)
-        finished = Finished()
+        finished, kept = Finished(), KeptEvents()
         try:
             async with aclosing(self.events(job_id, ask)) as events:
                 async for event in events:
+                    kept.add(event)
                     if isinstance(event, Finished):
                         finished = event
         except TimeoutError:
             info = await self._jobs.get(job_id)
             return RunRecord(
-                id=job_id, agent=ask.harness.name, timed_out_s=ask.timeout_s, duration_s=info.duration_s or 0.0
+                id=job_id,
+                agent=ask.harness.name,
+                timed_out_s=ask.timeout_s,
+                duration_s=info.duration_s or 0.0,
+                events=kept.all(),
             )
         info = await self._jobs.get(job_id)
-        return record_of(job_id, ask, finished, info.duration_s or 0.0)
+        return record_of(job_id, ask, finished, info.duration_s or 0.0, kept.all())
 
     async def start(self, job_id: str, ask: Ask, *, run: str | None = None) -> None:
         """Start the run, unless it was: safe to repeat.
@@ -139,13 +149,15 @@ class AgentWork:
             self._network,
             run=run or job_id,
             name=f"{self._name}: {run or job_id}",
+            max_turns=None if "max_turns" in ask.harness.own_limits else ask.request.max_turns,
             max_cost_usd=ask.request.max_cost_usd,
             max_output_tokens=ask.max_output_tokens,
         )
+        _check_limits(ask, counted=way.token is not None)
         if any(info.job_id == job_id for info in await self._jobs.list()):
             return
         launch = ask.harness.launch(attrs.evolve(ask.request, base_url=way.base_url, api_key=way.api_key))
-        home = await self._prepared(job_id, ask, launch)
+        home, program = await self._prepared(job_id, ask, launch)
         places = {"{dir}": f"{home}/{_run_directory(job_id)}", "{home}": f"{home}/{_home_directory(ask.harness)}"}
         for path, content in launch.files.items():
             text = _placed(content, places)
@@ -153,23 +165,26 @@ class AgentWork:
         for source in ask.files:
             await self._sandbox.upload(self._box_id, source, source.name)
         await self._jobs.start(
-            [_placed(word, places) for word in launch.argv],
+            [program, *(_placed(word, places) for word in launch.argv[1:])],
             job_id=job_id,
             env={key: _placed(value, places) for key, value in launch.env.items()},
             stdin=launch.stdin,
         )
 
-    async def _prepared(self, job_id: str, ask: Ask, launch: Launch) -> str:
-        """The home of the box's user, with the directories of the run in it."""
+    async def _prepared(self, job_id: str, ask: Ask, launch: Launch) -> tuple[str, str]:
+        """The home of the box's user, with the directories of the run in it, and the agent's program."""
         program = launch.argv[0]
-        argv = ("sh", "-c", _PREPARE, "prepare", _run_directory(job_id), _home_directory(ask.harness), program)
+        # The programs of this machine are those of a box without walls; those of other boxes are in their image.
+        installed = "" if Capability.ISOLATION in self._sandbox.capabilities else str(default_directory() / "bin")
+        words = (_run_directory(job_id), _home_directory(ask.harness), program, installed)
+        argv = ("sh", "-c", _PREPARE, "prepare", *words)
         done = await run_command(self._sandbox, self._box_id, Command(argv=argv, timeout_s=60.0))
         lines = done.stdout.splitlines()
         if not lines:
             raise SandboxError(f"cannot prepare a run of agent {ask.harness.name!r}: {done.stderr.strip()}")
         if not done.ok:
             raise AgentNotInstalledError(ask.harness.name, f"cannot work: {_not_installed(ask.harness, program)}")
-        return lines[0]
+        return lines[0], lines[1] if installed and lines[1].startswith(f"{installed}/") else program
 
     async def events(self, job_id: str, ask: Ask, *, offset: int = 0) -> AsyncGenerator[AgentEvent, None]:
         """What the agent does, until its `Finished`. Leaving detaches, and the agent goes on.
@@ -307,7 +322,9 @@ def settled(record: RunRecord, metered: Metered | None) -> RunRecord:
     return attrs.evolve(record, usage=metered.usage, cost_usd=cost_usd, failure=failure)
 
 
-def record_of(job_id: str, ask: Ask, finished: Finished, duration_s: float) -> RunRecord:
+def record_of(
+    job_id: str, ask: Ask, finished: Finished, duration_s: float, events: tuple[AgentEvent, ...] = ()
+) -> RunRecord:
     """What is known of a run that has ended."""
     answer, problem = None, ""
     if ask.schema is not None and finished.failure is None:
@@ -327,6 +344,7 @@ def record_of(job_id: str, ask: Ask, finished: Finished, duration_s: float) -> R
         session_id=finished.session_id,
         duration_s=duration_s,
         turns=finished.turns,
+        events=events,
     )
 
 
@@ -340,6 +358,26 @@ def _structured(finished: Finished) -> tuple[Any, str]:
         return json.loads(text), ""
     except ValueError as exc:
         return None, f"it is no JSON: {exc}"
+
+
+def _check_limits(ask: Ask, *, counted: bool) -> None:
+    """See that each limit has somebody who keeps it.
+
+    :param counted: the gateway counts what the run uses
+    :raises ConfigurationError: one has nobody
+    """
+    harness, request = ask.harness, ask.request
+    if request.max_turns is not None and not counted and "max_turns" not in harness.own_limits:
+        raise ConfigurationError(
+            f"agent {harness.name!r} does not count its turns, and without the gateway nobody does; "
+            "give its AgentConfig a key, and leave gateway=True"
+        )
+    priced = counted and ask.config.prices is not None
+    if request.max_cost_usd is not None and not priced and "max_cost_usd" not in harness.own_limits:
+        raise ConfigurationError(
+            f"agent {harness.name!r} does not know what it costs; give AgentConfig(prices=ModelPrices(...)), by which "
+            "the gateway counts, or limit max_output_tokens"
+        )
 
 
 def _run_directory(job_id: str) -> str:

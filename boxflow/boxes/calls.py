@@ -39,19 +39,21 @@ durable_call: ContextVar[DurableCall | None] = ContextVar("boxflow_durable_call"
 class DurableCaller(Protocol):
     """What a private event loop has as its `owner`, so that boxes work in a workflow body."""
 
-    async def box_call(self, name: str, fn: Callable[[], Awaitable[T]], *, type: object) -> T:
+    async def box_call(self, name: str, fn: Callable[[], Awaitable[T]], *, type: object, is_job: bool) -> T:
         """Run *fn* on the host loop as a step and journal what it returns, as *type*, under *name*."""
         ...
 
 
-async def call(name: str, fn: Callable[[], Awaitable[T]], *, type: object) -> T:
+async def call(name: str, fn: Callable[[], Awaitable[T]], *, type: object, is_job: bool = False) -> T:
     """What *fn* returns: from the journal in a workflow body, from the world elsewhere.
 
     *fn* runs on the host loop and touches nothing of the private one.
+
+    :param is_job: it waits for a job of a box, for long: the run may leave memory meanwhile
     """
     owner = _owner()
     if owner is not None:
-        return await owner.box_call(name, fn, type=type)
+        return await owner.box_call(name, fn, type=type, is_job=is_job)
     return await fn()
 
 

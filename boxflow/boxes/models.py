@@ -169,6 +169,7 @@ class Models:
         *,
         run: str,
         name: str,
+        max_turns: int | None,
         max_cost_usd: float | None,
         max_output_tokens: int | None,
     ) -> Way:
@@ -202,6 +203,7 @@ class Models:
             # Where the price is not known, the program's own count has to do.
             max_cost_usd=None if config.prices is None else max_cost_usd,
             max_output_tokens=max_output_tokens,
+            max_requests=max_turns,
             prices=None
             if config.prices is None
             else (config.prices.input, config.prices.cached_input, config.prices.output),

@@ -21,6 +21,7 @@ from boxflow.harness import (
     Finished,
     Installation,
     Launch,
+    Limit,
     ModelApi,
     Notice,
     SessionStarted,
@@ -118,6 +119,7 @@ class LineAgent:
     name = "line"
     installation = Installation(manager="npm", package="line-agent@1.0.0")
     api = ModelApi.NONE
+    own_limits: frozenset[Limit] = frozenset({"max_turns"})
 
     def __init__(self, program: str = "python3") -> None:
         self.program = program

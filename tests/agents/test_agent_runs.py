@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -126,6 +127,17 @@ async def test_a_program_that_is_not_there_says_how_to_install_it(tmp_path: Path
             await box.agent.run("say x", agent=LineAgent("line-agent"))
         with pytest.raises(ConfigurationError, match="agent 'clod' is not known; known are claude-code, codex"):
             await box.agent.run("say x", agent="clod")
+
+
+async def test_a_local_box_finds_the_programs_that_boxflow_has_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "agents" / "bin"
+    installed.mkdir(parents=True)
+    (installed / "line-agent").symlink_to(sys.executable)
+    monkeypatch.setenv("BOXFLOW_AGENTS", str(tmp_path / "agents"))
+    async with a_box(tmp_path / "boxes") as box:
+        assert (await box.agent.run("say found\nresult null", agent=LineAgent("line-agent"))).result == "found"
 
 
 async def test_at_its_deadline_an_agent_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
@@ -318,3 +330,12 @@ async def test_without_an_engine_nobody_could_tell_a_webhook(tmp_path: Path) -> 
     async with a_box(tmp_path) as box:
         with pytest.raises(ConfigurationError, match="webhook= needs an engine"):
             await box.agent.run("say x", agent=LINE, webhook="http://127.0.0.1:1/")
+
+
+async def test_a_limit_that_nobody_would_keep_is_refused(tmp_path: Path) -> None:
+    async with a_box(tmp_path) as box:
+        with pytest.raises(ConfigurationError, match="'line' does not know what it costs; give AgentConfig"):
+            await box.agent.run("count ran\nresult null", agent=LINE, max_cost_usd=1.0)
+        with pytest.raises(ConfigurationError, match="'command' does not count its turns"):
+            await box.agent.run("x", agent="command", options={"argv": ["true"]}, max_turns=3)
+        assert (await box.agent.run("result null", agent=LINE, max_turns=3)).turns == 1

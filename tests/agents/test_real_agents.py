@@ -31,7 +31,9 @@ from boxflow.errors import (
 from boxflow.harness import AgentConfig, Finished, TextDelta, ToolCall, ToolResult
 from boxflow.testing.model_server import (
     Answer,
+    CutStream,
     Fail,
+    First,
     ModelRequest,
     Reply,
     RunCommand,
@@ -126,12 +128,18 @@ async def test_an_answer_that_does_not_fit_is_corrected_in_the_same_session(name
 
 
 @pytest.mark.parametrize(
-    ("status", "error"), [(401, AgentAuthenticationError), (400, AgentError), (429, AgentUnavailableError)]
+    ("status", "error"),
+    [
+        (401, AgentAuthenticationError),
+        (400, AgentError),
+        (429, AgentUnavailableError),
+        (500, AgentUnavailableError),
+    ],
 )
 async def test_what_its_model_s_host_refuses_is_an_error_of_that_kind(
     name: str, tmp_path: Path, status: int, error: type[AgentError]
 ) -> None:
-    if (name, status) == ("opencode", 429):
+    if name == "opencode" and status in (429, 500):
         pytest.skip("it waits and tries again for as long as the deadline lets it")
     # Claude Code's own tries again, which are there for an engine that restarts, would take a minute.
     options = {"options": {"max_retries": 1}} if name == "claude-code" else {}
@@ -169,9 +177,12 @@ async def test_a_budget_ends_it(name: str, tmp_path: Path) -> None:
         return RunCommand(f"echo {request.turn}", tokens=Tokens(output=1000))
 
     async with ScriptedModel(script) as model, a_box(tmp_path, config(name, model)) as box:
-        with pytest.raises(AgentBudgetError, match="raise max_cost_usd or max_output_tokens"):
+        with pytest.raises(AgentBudgetError, match="raise max_turns, max_cost_usd or max_output_tokens"):
             await box.agent.run("work", max_output_tokens=2500, timeout=60)
         assert len(model.requests) == 3
+        with pytest.raises(AgentBudgetError):
+            await box.agent.run("work", max_turns=2, timeout=60)
+        assert len(model.requests) == 5
 
 
 ENGINE = """
@@ -233,7 +244,7 @@ async def test_an_engine_that_is_killed_finds_its_agent_at_work_again(name: str,
 
 
 @pytest.mark.docker
-async def test_in_a_container_without_network_it_reaches_its_model_and_nothing_else(
+async def test_in_a_container_without_network_it_works_answers_fails_and_is_ended_as_elsewhere(
     name: str, tmp_path: Path, need: Callable[[str, bool], None]
 ) -> None:
     docker_image = pytest.importorskip("tests.docker_image")
@@ -242,14 +253,48 @@ async def test_in_a_container_without_network_it_reaches_its_model_and_nothing_e
     probe = (
         "python3 -c \"import socket; socket.create_connection(('192.0.2.1', 80), 2)\" 2>&1 | tail -1 > probe; echo ok"
     )
-    script = [WriteFile("a.txt", "hello\n"), RunCommand(probe), Say("Done.")]
+    # By the prompt's last word: what the model does, turn by turn.
+    scripts: dict[str, list[Reply]] = {
+        "edit": [WriteFile("a.txt", "hello\n"), RunCommand(probe), Say("Done.")],
+        "count": [Answer({"files": ["a.txt"], "lines": 3})],
+        "sure": [Say("Three lines.")],
+        "refused": [Fail(401)],
+        "fails-once": [First(Fail(500), then=Say("After a failure."))],
+        "cut-once": [First(CutStream(), then=Say("After a cut."))],
+        "forever": [RunCommand("echo $$ > pid; exec sleep 300")],
+    }
+
+    def script(request: ModelRequest) -> Reply:
+        word = next(word for word in reversed(request.last_user_text.split()) if word in scripts)
+        return scripts[word][request.turn if word == "edit" else 0]
+
     async with ScriptedModel(script) as model:
         async with Boxes(f"docker:{image}") as boxes, boxes.create("agents", agent=config(name, model)) as box:
-            run = await box.agent.run("write a file", timeout=100)
+            run = await box.agent.run("edit", timeout=100)
             assert run.text == "Done."
             assert await box.files.read("a.txt") == "hello\n"
             assert "unreachable" in await box.files.read("probe")
             environ = await box.exec.command("cat /proc/[0-9]*/environ 2>/dev/null; env")
             assert KEY not in environ.stdout
             assert run.usage.requests == 3
+
+            counted = await box.agent.run("count", schema=Patch, timeout=100)
+            assert counted.result == Patch(["a.txt"], 3)
+            assert (await box.agent.run("sure", session=counted.session_id, timeout=100)).text == "Three lines."
+            with pytest.raises(AgentAuthenticationError):
+                await box.agent.run("refused", timeout=100)
+            assert (await box.agent.run("fails-once", timeout=100)).text == "After a failure."
+            assert (await box.agent.run("cut-once", timeout=100)).text.endswith("After a cut.")
+
+            running = asyncio.create_task(box.agent.run("forever", timeout=100))
+            await eventually(lambda: has_written(box, "pid"))
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            left = await box.exec.command('! kill -0 "$(cat pid)"')
+            assert left.exit_code == 0
         assert {request.api_key for request in model.requests} == {KEY}
+
+
+async def has_written(box: Box, path: str) -> bool:
+    return (await box.exec.command(f"test -s {path}")).exit_code == 0

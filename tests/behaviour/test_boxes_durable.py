@@ -30,7 +30,7 @@ class Journal:
         self.recorded = recorded if recorded is not None else []
         self._replay = list(self.recorded)
 
-    async def box_call(self, name: str, fn: Callable[[], Awaitable[T]], *, type: object) -> T:
+    async def box_call(self, name: str, fn: Callable[[], Awaitable[T]], *, type: object, is_job: bool) -> T:
         if not self._replay:
             self.recorded.append((name, msgspec.json.encode(await fn())))
             data = self.recorded[-1][1]

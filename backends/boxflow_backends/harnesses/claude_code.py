@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from boxflow.harness import AgentRequest, EventReader, Installation, Launch, ModelApi
+from boxflow.harness import AgentRequest, EventReader, Installation, Launch, Limit, ModelApi
 from boxflow_backends.harnesses.claude_code_output import ClaudeCodeReader
 from boxflow_backends.harnesses.json_values import object_text
 from boxflow_backends.harnesses.options import (
@@ -77,6 +77,7 @@ class ClaudeCode:
     program = "claude"
     installation = Installation(manager="npm", package="@anthropic-ai/claude-code@2.1.330")
     api = ModelApi.ANTHROPIC
+    own_limits: frozenset[Limit] = frozenset({"max_turns", "max_cost_usd"})
 
     def launch(self, request: AgentRequest) -> Launch:
         """How the program is started.

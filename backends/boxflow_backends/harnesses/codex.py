@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from boxflow.errors import ConfigurationError
-from boxflow.harness import AgentRequest, EventReader, Installation, Launch, ModelApi
+from boxflow.harness import AgentRequest, EventReader, Installation, Launch, Limit, ModelApi
 from boxflow_backends.harnesses.answers import asking
 from boxflow_backends.harnesses.codex_output import CodexReader
 from boxflow_backends.harnesses.json_values import object_text
@@ -54,6 +54,7 @@ class Codex:
     program = "codex"
     installation = Installation(manager="npm", package="@openai/codex@0.169.0")
     api = ModelApi.OPENAI
+    own_limits: frozenset[Limit] = frozenset()
 
     def launch(self, request: AgentRequest) -> Launch:
         """How the program is started.

@@ -13,6 +13,7 @@ from boxflow.harness import (
     Finished,
     Installation,
     Launch,
+    Limit,
     ModelApi,
     Notice,
     TextDelta,
@@ -50,6 +51,7 @@ class Command:
     name = _NAME
     program = ""
     installation = Installation()
+    own_limits: frozenset[Limit] = frozenset()
 
     def __init__(self, *, api: ModelApi = ModelApi.NONE) -> None:
         self.api = api

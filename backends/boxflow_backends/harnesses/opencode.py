@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, cast
 import msgspec
 
 from boxflow.errors import ConfigurationError
-from boxflow.harness import AgentRequest, EventReader, Installation, Launch, ModelApi
+from boxflow.harness import AgentRequest, EventReader, Installation, Launch, Limit, ModelApi
 from boxflow_backends.harnesses.answers import asking
 from boxflow_backends.harnesses.json_values import object_text
 from boxflow_backends.harnesses.opencode_output import OpenCodeReader
@@ -65,6 +65,7 @@ class OpenCode:
     program = "opencode"
     installation = Installation(manager="npm", package="opencode-ai@1.18.33")
     api = ModelApi.OPENAI
+    own_limits: frozenset[Limit] = frozenset()
 
     def launch(self, request: AgentRequest) -> Launch:
         """How the program is started.

@@ -20,6 +20,7 @@ from boxflow.harness import (
     Finished,
     Installation,
     Launch,
+    Limit,
     ModelApi,
     Notice,
     Reasoning,
@@ -63,6 +64,7 @@ class Sse:
     name = _NAME
     program = ""
     installation = Installation()
+    own_limits: frozenset[Limit] = frozenset()
 
     def __init__(self, *, api: ModelApi = ModelApi.NONE) -> None:
         self.api = api

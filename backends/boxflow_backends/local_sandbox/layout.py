@@ -22,6 +22,7 @@ import hashlib
 import os
 import re
 import secrets
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -66,15 +67,15 @@ class Layout:
 
     def box(self, box_id: str) -> Path:
         """The directory of a box."""
-        return self.root / checked(box_id)
+        return _path(self.root, checked(box_id))
 
     def place(self, box_id: str, place: str) -> Path:
         """One of the directories that commands in the box may use."""
-        return self.box(box_id) / place
+        return _path(self.root, checked(box_id), place)
 
     def record(self, box_id: str) -> Path:
         """The file that says what the box is; the box exists while it does."""
-        return self.box(box_id) / RECORD
+        return _path(self.root, checked(box_id), RECORD)
 
     def making(self, box_id: str) -> Path:
         """A new name for a box in the making."""
@@ -109,6 +110,13 @@ class Layout:
         return Layout(self.root / ".snapshots")
 
 
+# Each exec asks for the same dozen paths of its box, and joining them takes a tenth of its time.
+@lru_cache(maxsize=4096)
+def _path(root: Path, *names: str) -> Path:
+    return root.joinpath(*names)
+
+
+@lru_cache(maxsize=1024)
 def _digest(*words: str) -> str:
     return hashlib.sha256("\0".join(words).encode(errors="surrogateescape")).hexdigest()[:32]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+from functools import lru_cache
 
 import attrs
 
@@ -24,12 +25,7 @@ class BoxUser:
 
 def current_user() -> BoxUser:
     """Who runs this program."""
-    try:
-        name = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        # Containers often run under an id that no account has.
-        name = str(os.getuid())
-    return BoxUser(name=name, uid=os.getuid(), gid=os.getgid())
+    return BoxUser(name=_name_of(os.getuid()), uid=os.getuid(), gid=os.getgid())
 
 
 def isolated_user() -> BoxUser:
@@ -38,6 +34,15 @@ def isolated_user() -> BoxUser:
     if user.uid != 0:
         return user
     return BoxUser(name="box", uid=_FIRST_PERSON, gid=_FIRST_PERSON)
+
+
+@lru_cache(maxsize=16)
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        # Containers often run under an id that no account has.
+        return str(uid)
 
 
 def check_user(asked: str | None, user: BoxUser) -> None:

@@ -12,19 +12,26 @@ import base64
 import hashlib
 import hmac
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
 from boxflow.boxes import AgentDelivery, Models, RunRecord, finish_delivery
 from boxflow.codec import encode_value
-from boxflow.errors import BoxflowError, BoxNotFoundError, RunEndedError, SandboxUnavailableError, WebhookTokenError
+from boxflow.errors import (
+    BoxflowError,
+    BoxNotFoundError,
+    EventsFullError,
+    RunEndedError,
+    SandboxUnavailableError,
+    WebhookTokenError,
+)
 from boxflow.harness import AgentFailure
 from boxflow.mail import Notified, WebhookRequest, read_token
 from boxflow.model import Delete, Item, Put, Value
 from boxflow.ports import Clock, Sandbox, Store
-from boxflow.web import request
+from boxflow.web import Response
 
 log = logging.getLogger("boxflow")
 
@@ -42,7 +49,9 @@ GONE: Final = 410
 class Post(Protocol):
     """Hands mail to a run of this engine."""
 
-    async def send(self, run_id: str, kind: Literal["webhook"], subject: str, data: bytes) -> Notified: ...
+    async def send(
+        self, run_id: str, kind: Literal["webhook"], subject: str, data: bytes, *, call_id: str
+    ) -> Notified: ...
 
 
 class Hub(Protocol):
@@ -52,6 +61,18 @@ class Hub(Protocol):
     store: Store
     base_url: str
     secret: bytes | None
+
+    async def call(
+        self,
+        url: str,
+        method: str,
+        headers: Mapping[str, str],
+        json: bytes | None,
+        content: bytes | None,
+        timeout_s: float,
+        *,
+        max_bytes: int,
+    ) -> Response: ...
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
 
@@ -114,14 +135,19 @@ class AgentDeliveries:
         headers = {"content-type": "application/json", **signed(self._hub.secret, identity, now, body)}
         if delivery.url.startswith(own):
             try:
-                run_id, name = read_token(self._hub.secret, delivery.url.removeprefix(own))
-                call = WebhookRequest(method="POST", headers=headers, body=body)
-                await self._post.send(run_id, "webhook", name, encode_value(call, WebhookRequest))
+                address = read_token(self._hub.secret, delivery.url.removeprefix(own))
+                call = encode_value(WebhookRequest(method="POST", headers=headers, body=body), WebhookRequest)
+                await self._post.send(address.run_id, "webhook", address.name, call, call_id=identity)
             except (RunEndedError, WebhookTokenError) as error:
                 log.info("the result of agent run %r is wanted no more: %s", delivery.job_id, error)
+            except EventsFullError as error:
+                log.info("the result of agent run %r finds no room, will be tried again: %s", delivery.job_id, error)
+                return False
             return True
         try:
-            answer = await request(delivery.url, "POST", headers, None, body, POST_TIMEOUT_S, MAX_ANSWER_BYTES)
+            answer = await self._hub.call(
+                delivery.url, "POST", headers, None, body, POST_TIMEOUT_S, max_bytes=MAX_ANSWER_BYTES
+            )
         except Exception as error:  # noqa: BLE001 - whatever keeps a POST from its receiver, the next try may pass
             log.info("the result of agent run %r could not be told, will be tried again: %s", delivery.job_id, error)
             return False

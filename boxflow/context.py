@@ -47,7 +47,7 @@ from boxflow.errors import (
 from boxflow.failure import printable
 from boxflow.journal import CancelCall, ChildCall, MailWait, Operation, SleepCall, StepCall
 from boxflow.loop import Evicted
-from boxflow.mail import Notified, Webhook, WebhookRequest
+from boxflow.mail import Notified, Webhook, WebhookCheck, WebhookRequest
 from boxflow.model import (
     ChildEnded,
     Duration,
@@ -61,6 +61,8 @@ from boxflow.model import (
 )
 from boxflow.retry import Retry
 from boxflow.web import Response
+from boxflow.webhook_checks import SecretVerifier, Verifier, webhook_check
+from boxflow.webhook_signatures import Scheme
 from boxflow.workflow import I, O, Workflow, encode_payload
 
 if TYPE_CHECKING:
@@ -140,7 +142,7 @@ class Services(Protocol):
 
     async def send(self, event_id: str, data: bytes, *, run_id: str | None, source: str) -> Notified: ...
 
-    def webhook(self, run_id: str, key: str) -> Webhook: ...
+    def webhook(self, run_id: str, key: str, check: WebhookCheck | None) -> Webhook: ...
 
     def find_workflow(self, workflow: Workflow[Any, Any] | str) -> Workflow[Any, Any]: ...
 
@@ -380,15 +382,37 @@ class Context:
         outcome = await self._mail(name, MailWait("event", event_id), f"event {event_id!r}", timeout)
         return decode_value(cast(EventArrived, outcome).value, type)
 
-    async def create_webhook(self, name: str) -> Webhook:
+    @overload
+    async def create_webhook(
+        self, name: str, *, verify: Scheme | None = None, secret: str | None = None
+    ) -> Webhook: ...
+
+    @overload
+    async def create_webhook(self, name: str, *, verify: Verifier) -> Webhook: ...
+
+    @overload
+    async def create_webhook(self, name: str, *, verify: SecretVerifier, secret: str) -> Webhook: ...
+
+    async def create_webhook(
+        self, name: str, *, verify: Scheme | Verifier | SecretVerifier | None = None, secret: str | None = None
+    ) -> Webhook:
         """A URL that belongs to this run; each call to it is kept for `wait_for_webhook`.
 
         It may be called before the wait, and more than once. Without `Engine(base_url=...)` the URL is a path only.
+
+        :param verify: check who calls, before the call is kept: `"github"`, `"slack"`, `"standard-webhooks"`, or a
+            function that stands at the top of a module. It gets the `WebhookRequest` (and the secret, where `secret=`
+            is given), and returns the call's id, so that the same call counts once; True when it has none; False to
+            refuse it. A coroutine function runs on the host's loop, a plain one in a worker thread, for 10 s at most
+        :param secret: `"$NAME"`: the variable of the engine's environment that holds the secret, read at each call. By
+            default `$GITHUB_WEBHOOK_SECRET`, `$SLACK_SIGNING_SECRET`, `$WEBHOOK_SECRET`
+        :raises ConfigurationError: no such scheme, no such way to name a secret, or a function that has no name
         """
         self._enter(name)
+        check = webhook_check(verify, secret)
         counted = f"webhook:{name}"
         occurrence = self._execution.journal.count(counted)
-        return self._services.webhook(self.run_id, name if occurrence == 1 else f"{name}#{occurrence}")
+        return self._services.webhook(self.run_id, name if occurrence == 1 else f"{name}#{occurrence}", check)
 
     async def wait_for_webhook(self, name: str, webhook: Webhook, *, timeout: Duration | None = None) -> WebhookRequest:
         """The next call of *webhook*, oldest first; each wait takes one.

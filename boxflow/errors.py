@@ -62,6 +62,23 @@ class WebhookTokenError(BoxflowError, LookupError):
         super().__init__("unknown webhook token; ask the run for its current `webhook.url`")
 
 
+class WebhookRefusedError(BoxflowError, PermissionError):
+    """A call of a webhook is not from its sender, or is too old; `.reason` says which check it did not pass."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the webhook call was refused: {reason}")
+        self.reason = reason
+
+
+class WebhookUnverifiableError(BoxflowError):
+    """A call of a webhook could not be verified, which is no fault of its sender's; `.reason` says why, to us only."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"calls of webhook {name!r} cannot be verified now; the engine's log says why, retry later")
+        self.name = name
+        self.reason = reason
+
+
 # --- the codec ---------------------------------------------------------------------------------------------------
 
 
@@ -375,6 +392,13 @@ class AgentOutputError(AgentError, ValueError):
 
 class AgentTimeoutError(AgentError, TimeoutError):
     """The run passed its deadline, and everything that it had started was killed."""
+
+
+# --- histories ---------------------------------------------------------------------------------------------------
+
+
+class HistoryFormatError(BoxflowError, ValueError):
+    """A history file that is none, is damaged, or was written by a newer boxflow."""
 
 
 # --- divergence --------------------------------------------------------------------------------------------------

@@ -136,6 +136,12 @@ class Execution:
         self.replaying = bool(counting)
         return counting
 
+    def take_over(self, other: Execution) -> None:
+        """Answer as *other* has: for a second body of one run, which is fed with what the first one has had."""
+        self._patches = dict(other._patches)
+        self._accept_until = other._accept_until
+        self.replaying = True
+
     def begin(self) -> None:
         """Start the body and run it until it waits."""
         self._drive(self._start)
@@ -247,15 +253,19 @@ class Execution:
                 due = call.when
         return due
 
+    def waits_at(self) -> tuple[str, ...]:
+        """The lines of the body that wait, as `file:line in function`."""
+        lines = (location(task.get_coro()) for task in self.loop.tasks())
+        return tuple(line for line in lines if line)
+
     def _divergence(self, outcome: Outcome) -> DivergenceError:
         pending = [str(operation) for operation in self.journal.pending.values()]
-        lines = [location(task.get_coro()) for task in self.loop.tasks()]
         kind = outcome.kind.replace("_", " ")
         return DivergenceError(
             recorded=f"{kind} {describe(outcome.name, outcome.occurrence)}",
             seq=outcome.seq,
             pending=pending,
-            waiting_at=[line for line in lines if line],
+            waiting_at=self.waits_at(),
         )
 
     def _drive(self, start: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ import contextvars
 import logging
 import os
 import random
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -43,7 +43,7 @@ from boxflow.execution import Execution
 from boxflow.failure import printable
 from boxflow.job_steps import JobSteps
 from boxflow.journal import ChildCall, MailWait, Operation, StepCall
-from boxflow.mail import Notified, Webhook, make_token
+from boxflow.mail import Notified, Webhook, WebhookCheck, make_token
 from boxflow.mailroom import Mailroom
 from boxflow.model import (
     Change,
@@ -64,10 +64,11 @@ from boxflow.registry import Registry
 from boxflow.residents import Residents
 from boxflow.runner import Runner
 from boxflow.runs import Run
+from boxflow.seams import Seams
 from boxflow.steering import Steering
 from boxflow.steps import Raised, Returned, attempt
 from boxflow.store_keep import StoreKeep
-from boxflow.timekeeper import SystemClock, Timekeeper
+from boxflow.timekeeper import SystemClock, Timekeeper, in_background
 from boxflow.web import Response, request
 from boxflow.workflow import Workflow
 
@@ -118,12 +119,13 @@ class Hub:
         self.base_url = (base_url or "").rstrip("/")
         self.secret = secret.encode() if isinstance(secret, str) else secret
         self._sandbox = RecordedSandbox(sandbox, self.store, self.clock)
+        #: How agents reach their models.
+        self.models = Models(StoreKeep(self.store, MODELS))
         #: Boxes without a workflow; in a body, use `ctx.box`.
-        self._models = Models(StoreKeep(self.store, MODELS))
-        self.boxes = Boxes(self._sandbox, models=self._models)
+        self.boxes = Boxes(self._sandbox, models=self.models)
         self.owner = os.urandom(8).hex()
         self.mailroom = Mailroom(self, keep_s=seconds(keep_events), max_kept=max_kept_events)
-        self._deliveries = AgentDeliveries(self, self.mailroom, self._sandbox, self._models)
+        self._deliveries = AgentDeliveries(self, self.mailroom, self._sandbox, self.models)
         self._sandbox.deliver = self._deliveries.add
         self._timekeeper = Timekeeper(self.clock, self._ring)
         self._residents = Residents(self, limit=max_resident_runs)
@@ -134,6 +136,10 @@ class Hub:
         self._threads = anyio.CapacityLimiter(max_concurrent_steps)
         self._job_steps = JobSteps(self, self._threads)
         self._jitter = random.Random()
+        #: What stands in for the world, in tests; None in life.
+        self.seams: Seams | None = None
+        #: What a run in memory is made by; a test kit has one that looks over its shoulder.
+        self.execution_type: Callable[..., Execution] = Execution
         self._tasks: set[asyncio.Task[Any]] = set()
         self._followers: dict[str, set[asyncio.Event]] = {}
         self._ending: dict[str, set[asyncio.Event]] = {}
@@ -157,7 +163,7 @@ class Hub:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self.store)
             await stack.enter_async_context(self._sandbox)
-            stack.push_async_callback(self._models.aclose)
+            stack.push_async_callback(self.models.aclose)
             stack.push_async_callback(self._stop)
             if self._monitor is not None:
                 self._monitor.start()
@@ -191,7 +197,7 @@ class Hub:
         self._sandbox.engine_id = await self._setting("engine_id", os.urandom(8).hex())
         if self.secret is None:
             self.secret = bytes.fromhex(await self._setting("webhook_secret", os.urandom(32).hex()))
-        self._models.use_secret(self.secret)
+        self.models.use_secret(self.secret)
 
     async def _setting(self, key: str, default: str) -> str:
         item = await self.store.get_item(SETTINGS, key)
@@ -219,7 +225,7 @@ class Hub:
     async def _look_after_boxes(self) -> None:
         await self._reap()
         try:
-            await self._models.recover()
+            await self.models.recover()
         except BoxflowError as error:
             log.warning("the model gateway does not serve the agents of an earlier life: %s", error)
         await self._deliveries.recover()
@@ -246,6 +252,7 @@ class Hub:
         return found
 
     async def _keep_house(self) -> None:
+        in_background.set(True)
         while True:
             await self.clock.sleep_until(self.clock.now() + HOUSEKEEPING_S)
             await self.mailroom.drop_expired()
@@ -286,6 +293,8 @@ class Hub:
 
     async def find(self, run_id: str) -> StoredRun | None:
         self.check()
+        if self.seams is not None:
+            self.seams.followed(run_id)
         return await self.store.get_run(run_id)
 
     def live_status(self, run_id: str, stored: Head) -> RunStatus:
@@ -298,6 +307,18 @@ class Hub:
         self.check()
         return await self._with_blobs(run_id, await self.store.read_journal(run_id, after=after))
 
+    async def read_lean(self, run_id: str, after: int) -> Sequence[Outcome]:
+        """As `read`, with large values left where they are; `filled` fetches them."""
+        self.check()
+        return await self.store.read_journal(run_id, after=after)
+
+    async def filled(self, run_id: str, outcome: Outcome) -> Outcome:
+        """*outcome* with its value in it."""
+        blob = getattr(outcome, "blob", None)
+        if blob is None:
+            return outcome
+        return msgspec.structs.replace(outcome, value=Value(await self.store.get_blob(run_id, blob)))
+
     async def children_of(self, run_id: str) -> list[StoredRun]:
         return await self._find_all(RunQuery(parent=run_id))
 
@@ -306,6 +327,11 @@ class Hub:
         followers = self._ending if until_end else self._followers
         followers.setdefault(run_id, set()).add(change)
         return change
+
+    @property
+    def followed(self) -> list[str]:
+        """The runs of which somebody waits for news."""
+        return list({**self._followers, **self._ending})
 
     def unfollow(self, run_id: str, change: asyncio.Event) -> None:
         for followers in (self._ending, self._followers):
@@ -349,6 +375,9 @@ class Hub:
 
     async def fork_run(self, run_id: str, *, before: str, occurrence: int) -> Run[Any]:
         return Run(self, await self._steering.fork(run_id, before=before, occurrence=occurrence))
+
+    async def forget_run(self, run_id: str) -> None:
+        await self._steering.forget(run_id)
 
     # --- creating and launching ---------------------------------------------------------------------------------------
 
@@ -411,15 +440,7 @@ class Hub:
         return bytes(record.payload)
 
     async def _with_blobs(self, run_id: str, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        filled: list[Outcome] = []
-        for outcome in outcomes:
-            blob = getattr(outcome, "blob", None)
-            if blob is None:
-                filled.append(outcome)
-            else:
-                value = Value(await self.store.get_blob(run_id, blob))
-                filled.append(msgspec.structs.replace(outcome, value=value))
-        return filled
+        return [await self.filled(run_id, outcome) for outcome in outcomes]
 
     # --- what residents and runners ask -------------------------------------------------------------------------------
 
@@ -442,9 +463,11 @@ class Hub:
 
     def execution(self, record: RunRecord, found: Workflow[Any, Any], payload: Any) -> Execution:
         """A new execution of that run, on a loop that is watched."""
+        if self.seams is not None:
+            found = self.seams.body(record, found)
         if self._monitor is None:
-            return Execution(record, found, payload, self)
-        return Execution(record, found, payload, self, drain=self._monitor.drain)
+            return self.execution_type(record, found, payload, self)
+        return self.execution_type(record, found, payload, self, drain=self._monitor.drain)
 
     async def scratch(self, record: RunRecord) -> Execution:
         """An execution that is only asked, never driven."""
@@ -478,13 +501,19 @@ class Hub:
     async def perform(self, runner: Runner, call: StepCall, number: int) -> Returned | Raised:
         await self._slots.acquire()  # Not `async with`: that is two coroutines more for each step.
         try:
-            retry = runner.execution.workflow.retry
-            return await attempt(runner.run_id, call, number, retry, self.jitter(), self._threads)
+            retry, fn = runner.execution.workflow.retry, self.function(runner.run_id, call, number)
+            return await attempt(runner.run_id, call, number, retry, self.jitter(), self._threads, fn)
         finally:
             self._slots.release()
 
+    def function(self, run_id: str, call: StepCall, number: int) -> Callable[..., Any]:
+        """What is called for attempt *number* of a step."""
+        return call.fn if self.seams is None else self.seams.function(run_id, call, number)
+
     def await_mail(self, runner: Runner, wait: MailWait) -> None:
         self.mailroom.await_mail(runner, wait)
+        if self.seams is not None:
+            self.seams.begun(runner.run_id, wait)
 
     def await_child(self, runner: Runner, call: ChildCall) -> None:
         self._children.await_child(runner, call)
@@ -494,7 +523,7 @@ class Hub:
 
     def jitter(self) -> float:
         """A random number in [0, 1), for pauses between attempts."""
-        return self._jitter.random()
+        return self._jitter.random() if self.seams is None else self.seams.jitter()
 
     def forget_wait(self, runner: Runner, operation: Operation) -> None:
         if isinstance(operation, MailWait):
@@ -531,11 +560,13 @@ class Hub:
 
         :raises WorkflowNotFoundError: it is not registered with this engine
         """
+        if self.seams is not None and (unregistered := self.seams.workflow(workflow, version)) is not None:
+            self._registry.add(unregistered)
         return self._registry.find(workflow, version)
 
-    def webhook(self, run_id: str, key: str) -> Webhook:
+    def webhook(self, run_id: str, key: str, check: WebhookCheck | None) -> Webhook:
         assert self.secret is not None
-        token = make_token(self.secret, run_id, key)
+        token = make_token(self.secret, run_id, key, check)
         return Webhook(name=key, url=f"{self.base_url}/webhooks/{token}", token=token)
 
     async def send(self, event_id: str, data: bytes, *, run_id: str | None, source: str) -> Notified:
@@ -544,14 +575,14 @@ class Hub:
         return await self.mailroom.send(run_id, "event", event_id, data, source=source)
 
     async def create_box(self, run_id: str, box_id: str, name: str, spec: BoxSpec) -> None:
-        await self._sandbox.create_for_run(run_id, box_id, name, await self._models.prepared(spec, self._sandbox))
+        await self._sandbox.create_for_run(run_id, box_id, name, await self.models.prepared(spec, self._sandbox))
 
     async def delete_box(self, run_id: str, box_id: str) -> None:
         await self._sandbox.delete(box_id)
 
     def box(self, box_id: str, name: str, spec: BoxSpec) -> Box:
         spec = with_way(spec, self._sandbox)
-        return Box(self._sandbox, box_id=box_id, name=name, spec=spec, models=self._models)
+        return Box(self._sandbox, box_id=box_id, name=name, spec=spec, models=self.models)
 
     def box_id(self, run_id: str, name: str, occurrence: int) -> str:
         return box_id_for(run_id, name, occurrence)
@@ -564,5 +595,10 @@ class Hub:
         json: bytes | None,
         content: bytes | None,
         timeout_s: float,
+        *,
+        max_bytes: int | None = None,
     ) -> Response:
-        return await request(url, method, headers, json, content, timeout_s, max_bytes=64 * self.max_payload_bytes)
+        if self.seams is not None:
+            return await self.seams.call(url, method, headers, content if json is None else json)
+        limit = max_bytes or 64 * self.max_payload_bytes
+        return await request(url, method, headers, json, content, timeout_s, max_bytes=limit)

@@ -35,6 +35,8 @@ class Hub(Protocol):
 
     def jitter(self) -> float: ...
 
+    def function(self, run_id: str, call: StepCall, number: int) -> Callable[..., Any]: ...
+
 
 class _Step:
     """One attempt under way. It holds nothing of its run, which may leave memory."""
@@ -94,7 +96,8 @@ class JobSteps:
         run_id, _, number = name
         work, retry = _alone(call, found), runner.execution.workflow.retry
         del call, runner  # They may leave memory now.
-        found.result = await attempt(run_id, work, number, retry, self._hub.jitter(), self._threads)
+        fn = self._hub.function(run_id, work, number)
+        found.result = await attempt(run_id, work, number, retry, self._hub.jitter(), self._threads, fn)
         await self._tell(name, found)
 
     async def _tell(self, name: Name, found: _Step) -> None:

@@ -1,7 +1,7 @@
 """What reaches a run from outside: events, webhooks, and the tokens that webhooks carry.
 
 A token is `<body>.<mac>`: the body names run and webhook, the mac is an HMAC-SHA256 over it with the engine's secret.
-So a token needs no lookup, and nobody can guess one.
+So a token needs no lookup, and nobody can guess one. `v.<body>.<mac>` also says how calls are verified.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, overload
 
 import attrs
@@ -46,8 +46,32 @@ class Webhook:
 
 
 @attrs.frozen(kw_only=True)
+class WebhookCheck:
+    """How the calls of a webhook are verified before they are kept.
+
+    :param verifier: one of the known schemes, or `module:qualname` of a function
+    :param secret: the name of the variable that holds the secret; empty when there is none
+    """
+
+    verifier: str
+    secret: str
+
+
+@attrs.frozen(kw_only=True)
+class WebhookAddress:
+    """What a token says: whose webhook it is, which one, and how its calls are verified."""
+
+    run_id: str
+    name: str
+    check: WebhookCheck | None = None
+
+
+@attrs.frozen(kw_only=True)
 class WebhookRequest:
-    """One call of a webhook. Header names are lower case; of a repeated query parameter the last one counts."""
+    """One call of a webhook. Header names are lower case; of a repeated query parameter the last one counts.
+
+    The values of a repeated header are joined by commas, as RFC 9110 §5.3 has it; the body is the bytes as they came.
+    """
 
     method: str
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
@@ -81,33 +105,54 @@ class _TokenBody(msgspec.Struct, array_like=True, frozen=True):
     name: str
 
 
-def make_token(secret: bytes, run_id: str, name: str) -> str:
+class _VerifiedTokenBody(msgspec.Struct, array_like=True, frozen=True):
+    run_id: str
+    name: str
+    verifier: str
+    secret: str
+
+
+def make_token(secret: bytes, run_id: str, name: str, check: WebhookCheck | None = None) -> str:
     """The token of webhook *name* of run *run_id*."""
-    body = msgspec.json.encode(_TokenBody(run_id, name))
-    return f"{_text(body)}.{_text(_mac(secret, body))}"
+    if check is None:
+        body = msgspec.json.encode(_TokenBody(run_id, name))
+        return f"{_text(body)}.{_text(_mac(secret, _PLAIN, body))}"
+    body = msgspec.json.encode(_VerifiedTokenBody(run_id, name, check.verifier, check.secret))
+    return f"v.{_text(body)}.{_text(_mac(secret, _VERIFIED, body))}"
 
 
-def read_token(secret: bytes, token: str) -> tuple[str, str]:
-    """The run id and the webhook's name in *token*.
+def read_token(secret: bytes, token: str) -> WebhookAddress:
+    """What *token* says.
 
     :raises WebhookTokenError: not made with *secret*; the comparison takes the same time wherever it differs
     """
+    is_verified = token.startswith("v.")
+    purpose = _VERIFIED if is_verified else _PLAIN
     try:
-        body_text, mac_text = token.split(".")
+        body_text, mac_text = token.removeprefix("v.").split(".")
         body, mac = _bytes(body_text), _bytes(mac_text)
     except ValueError:
         body, mac = b"", b""
-    if not hmac.compare_digest(_mac(secret, body), mac):
+    if not hmac.compare_digest(_mac(secret, purpose, body), mac):
         raise WebhookTokenError
     try:
-        found = msgspec.json.decode(body, type=_TokenBody)
+        if not is_verified:
+            plain = msgspec.json.decode(body, type=_TokenBody)
+            return WebhookAddress(run_id=plain.run_id, name=plain.name)
+        found = msgspec.json.decode(body, type=_VerifiedTokenBody)
     except msgspec.MsgspecError as error:
         raise WebhookTokenError from error
-    return found.run_id, found.name
+    check = WebhookCheck(verifier=found.verifier, secret=found.secret)
+    return WebhookAddress(run_id=found.run_id, name=found.name, check=check)
 
 
-def _mac(secret: bytes, body: bytes) -> bytes:
-    return hmac.new(secret, b"boxflow webhook\0" + body, hashlib.sha256).digest()[:MAC_BYTES]
+# Two purposes, and not a longer body: what does not know of verification must not take the one for the other.
+_PLAIN = b"boxflow webhook\0"
+_VERIFIED = b"boxflow verified webhook\0"
+
+
+def _mac(secret: bytes, purpose: bytes, body: bytes) -> bytes:
+    return hmac.new(secret, purpose + body, hashlib.sha256).digest()[:MAC_BYTES]
 
 
 def _text(data: bytes) -> str:
@@ -120,6 +165,16 @@ def _bytes(text: str) -> bytes:
         # One token, one text: the last character's spare bits must not make a second spelling.
         raise ValueError(text)
     return data
+
+
+def joined_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Headers by their names in lower case, with the values of a repeated one joined as RFC 9110 §5.3 has it."""
+    joined: dict[str, str] = {}
+    for name, value in headers:
+        key = name.lower()
+        # RFC 9113 §8.2.3: HTTP/2 may send one Cookie as several, which belong together with a semicolon.
+        joined[key] = value if key not in joined else f"{joined[key]}{'; ' if key == 'cookie' else ', '}{value}"
+    return joined
 
 
 def mailbox_prefix(owner: str, subject: str) -> str:

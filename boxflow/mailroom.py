@@ -1,61 +1,65 @@
 """How events and webhook calls find their waits, and are kept until one comes: none is lost, none arrives twice.
 
-Whoever sends, and whoever begins to wait, holds the lock of the subject while it looks and acts. So a wait either sees
-what was kept, or is seen by the next sending.
+What is sent to one mailbox while others' mail is on its way there is carried together, by one change of the store.
+
+    mail_waits.py    who waits, and is handed something     kept_mail.py     what waits for somebody
+    webhook_ids.py   what has come before
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Literal, Protocol, TypeAlias
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
-import msgspec
-
-from boxflow.errors import EventsFullError, RunEndedError, RunNotFoundError
+from boxflow.errors import EventsFullError, RunEndedError, RunNotFoundError, StoreClosedError
 from boxflow.journal import MailWait
-from boxflow.mail import Notified, mailbox_prefix
-from boxflow.model import Change, Delete, Item, Put, RunStatus, Value
-from boxflow.ports import Clock, RunQuery, Store
-from boxflow.runner import Arrival, Runner, arrived
-
-KEPT = "mail"
-"""The collection in which mail waits for a wait."""
+from boxflow.kept_mail import Kept, KeptMail, Kind, Mail
+from boxflow.mail import Notified
+from boxflow.mail_waits import Hub as WaitsHub
+from boxflow.mail_waits import MailWaits, place
+from boxflow.model import Change, RunStatus
+from boxflow.ports import RunQuery
+from boxflow.runner import Runner
+from boxflow.webhook_ids import WebhookIds, id_key
 
 AT_ONCE = 100
-"""How many runs are brought into memory at once for one event."""
-
-Kind: TypeAlias = Literal["event", "webhook"]
+"""How many runs are brought into memory at once for one event, and how many letters one change of the store keeps."""
 
 
-class _Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One kept item: for whom, about what, until when."""
-
-    kind: Kind
-    subject: str
-    owner: str = ""
-    source: str | None = None
-    expires_at: float
-    data: msgspec.Raw
-
-
-class Hub(Protocol):
+class Hub(WaitsHub, Protocol):
     """What the mailroom asks of its engine."""
-
-    clock: Clock
-    store: Store
-
-    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]: ...
 
     def resident(self, run_id: str) -> Runner | None: ...
 
     async def rouse(self, run_id: str) -> Runner | None: ...
 
-    def hold(self, run_id: str) -> AbstractAsyncContextManager[Runner | None]: ...
 
-    def idle(self, runner: Runner) -> None: ...
+class Letter:
+    """Mail on its way to one run, and its sender's answer.
+
+    :param id_key: by which it is known when it comes again
+    """
+
+    __slots__ = ("answer", "changes", "id_key", "mail")
+
+    def __init__(self, mail: Mail, id_key: str | None) -> None:
+        self.mail = mail
+        self.id_key = id_key
+        #: Made together with what becomes of the letter.
+        self.changes: tuple[Change, ...] = ()
+        self.answer: asyncio.Future[Notified] = asyncio.get_running_loop().create_future()
+
+    def tell(self, notified: Notified) -> None:
+        """Answer the sender, who may have gone."""
+        if not self.answer.done():
+            self.answer.set_result(notified)
+
+    def refuse(self, error: Exception) -> None:
+        """Tell the sender what kept it from being delivered; nothing once it was answered."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
 
 
 class Mailroom:
@@ -67,121 +71,37 @@ class Mailroom:
 
     def __init__(self, hub: Hub, *, keep_s: float, max_kept: int) -> None:
         self._hub = hub
-        self._keep_s = keep_s
-        self._max_kept = max_kept
-        self._kept = 0
-        self._last_stamp = 0
-        self._waits: dict[str, dict[MailWait, Runner]] = {}
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
-
-    # --- waiting ---------------------------------------------------------------------------------------------------
+        self._kept = KeptMail(hub, keep_s=keep_s, max_kept=max_kept)
+        self._ids = WebhookIds(hub)
+        self._waits = MailWaits(hub, self._kept)
+        #: On their way to each run and subject: as many as there are senders that wait for an answer.
+        self._letters: dict[tuple[str, str], list[Letter]] = {}
 
     def await_mail(self, runner: Runner, wait: MailWait) -> None:
         """*wait* has begun: look whether something is kept for it."""
-        self._waits.setdefault(_token(wait), {})[wait] = runner
-        runner.checks += 1
-        self._hub.spawn(self._look(runner, wait))
+        self._waits.begin(runner, wait)
 
     def forget(self, wait: MailWait) -> None:
         """*wait* is over."""
-        token = _token(wait)
-        waits = self._waits.get(token)
-        if waits is not None and waits.pop(wait, None) is not None and not waits:
-            del self._waits[token]
+        self._waits.forget(wait)
 
-    async def _look(self, runner: Runner, wait: MailWait) -> None:
-        try:
-            async with self._lock(_token(wait)):
-                await self._take_kept(runner, wait)
-        finally:
-            runner.checks -= 1
-        if not runner.is_over and runner.is_quiet:
-            self._hub.idle(runner)
-
-    async def _take_kept(self, runner: Runner, wait: MailWait) -> None:
-        now = self._hub.clock.now()
-        owners = (runner.run_id, "") if wait.kind == "event" else (runner.run_id,)
-        for owner in owners:
-            prefix = mailbox_prefix(owner, f"{wait.kind}:{wait.subject}")
-            while items := await self._hub.store.list_items(KEPT, prefix=prefix, limit=1):
-                if wait.given_up or wait.claimed or runner.is_over:
-                    return
-                kept = msgspec.json.decode(items[0].value, type=_Kept)
-                gone = Delete(KEPT, items[0].key)
-                if kept.expires_at < now or (kept.source is not None and kept.source in runner.execution.sources):
-                    await self._hub.store.change_items([gone])
-                    self._kept -= 1
-                    continue
-                if await self._hand(runner, wait, bytes(kept.data), kept.source, (gone,)):
-                    self._kept -= 1
-                return
-
-    async def _hand(
-        self, runner: Runner, wait: MailWait, data: bytes, source: str | None, changes: tuple[Change, ...] = ()
-    ) -> bool:
-        """Send *data* on its way to *wait*; True once it is recorded, False when the wait was given up before."""
-        value, blob = await runner.keep(data)
-        # Claimed and on its way in one breath: a sender that is cancelled leaves no wait claimed for nothing.
-        wait.claimed = True
-        recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        runner.arrive(
-            Arrival(
-                arrived(wait, value, blob, source),
-                wait,
-                live=data if blob else None,
-                changes=changes,
-                done=recorded,
-                alone=True,
-            )
-        )
-        if not await recorded:
-            return False
-        self.forget(wait)
-        return True
-
-    # --- sending ---------------------------------------------------------------------------------------------------
+    # --- sending to everybody --------------------------------------------------------------------------------------
 
     async def notify(self, event_id: str, data: bytes, *, source: str | None = None) -> Notified:
         """Hand an event to every run that waits for it, or keep it."""
-        token = f"event:{event_id}"
-        async with self._lock(token):
-            woken = await self._wake_all(token, data, source)
-            if not woken:
-                await self._keep("event", event_id, "", data, source)
+        mail = Mail(kind="event", subject=event_id, data=data, source=source)
+        async with self._waits.lock(mail.token):
+            woken = await self._wake_all(mail)
+            if not woken and not await self._kept.has_source("", mail):
+                await self._hub.store.change_items([self._kept.put("", mail)])
+                self._kept.count += 1
         return Notified(run_ids=tuple(woken), kept=not woken)
 
-    async def send(self, run_id: str, kind: Kind, subject: str, data: bytes, *, source: str | None = None) -> Notified:
-        """Hand mail to one run, or keep it in the run's own mailbox.
-
-        :raises RunNotFoundError: no such run
-        :raises RunEndedError: the run is over, and nothing will ever take it
-        """
-        token = f"{kind}:{subject}"
-        async with self._lock(token):
-            stored = await self._hub.store.get_run(run_id)
-            if stored is None:
-                raise RunNotFoundError(run_id)
-            if stored.head.status.is_final:
-                raise _over(run_id, stored.head.status, token)
-            may_wait = self._hub.resident(run_id) is not None or token in stored.head.waiting
-            if may_wait and await self._hand_to(run_id, token, data, source):
-                return Notified(run_ids=(run_id,))
-            await self._keep(kind, subject, run_id, data, source)
-            await self._refuse_if_over(run_id, token)
-        return Notified(kept=True)
-
-    async def _refuse_if_over(self, run_id: str, token: str) -> None:
-        """The run may have ended while its mail was kept: nothing will ever take it, and the sender is told so."""
-        stored = await self._hub.store.get_run(run_id)
-        if stored is not None and stored.head.status.is_final:
-            await self._hub.store.change_items(await self.closing_changes(run_id))
-            raise _over(run_id, stored.head.status, token)
-
-    async def _wake_all(self, token: str, data: bytes, source: str | None) -> list[str]:
-        waiting = {runner.run_id: None for runner in self._waits.get(token, {}).values()}
+    async def _wake_all(self, mail: Mail) -> list[str]:
+        waiting = {runner.run_id: None for runner in self._waits.of(mail.token)}
         after = None
         while True:
-            found = await self._hub.store.find_runs(RunQuery(waiting_for=token, after=after))
+            found = await self._hub.store.find_runs(RunQuery(waiting_for=mail.token, after=after))
             waiting.update((stored.record.run_id, None) for stored in found)
             if len(found) < RunQuery().limit:
                 break
@@ -189,126 +109,194 @@ class Mailroom:
         ids, woken = list(waiting), list[str]()
         for start in range(0, len(ids), AT_ONCE):
             some = ids[start : start + AT_ONCE]
-            taken = await asyncio.gather(*(self._hand_to(run_id, token, data, source) for run_id in some))
+            taken = await asyncio.gather(*(self._waits.hand_to(run_id, mail) for run_id in some))
             woken += [run_id for run_id, ok in zip(some, taken, strict=True) if ok]
         return woken
 
-    async def _hand_to(self, run_id: str, token: str, data: bytes, source: str | None) -> bool:
-        """Hand *data* to the run's oldest wait for *token* that has nothing coming yet; False when there is none."""
+    # --- sending to one run ----------------------------------------------------------------------------------------
+
+    async def send(
+        self,
+        run_id: str,
+        kind: Kind,
+        subject: str,
+        data: bytes,
+        *,
+        source: str | None = None,
+        call_id: str | None = None,
+    ) -> Notified:
+        """Hand mail to one run, or keep it in the run's own mailbox. Durable on return.
+
+        :param call_id: the same again is answered, and not delivered a second time
+        :raises RunNotFoundError: no such run
+        :raises RunEndedError: the run is over, and nothing will ever take it
+        :raises EventsFullError: too much is kept already
+        """
+        mail = Mail(kind=kind, subject=subject, data=data, source=source)
+        letter = Letter(mail, None if call_id is None else id_key(run_id, mail.token, call_id))
+        box = (run_id, mail.token)
+        waiting = self._letters.get(box)
+        if waiting is not None:
+            waiting.append(letter)
+        else:
+            letters = self._letters[box] = [letter]
+            # A task of the engine's: what others have sent must not be dropped with a request that is cancelled.
+            carrying = self._hub.spawn(self._carry(run_id, kind, subject, letters))
+            carrying.add_done_callback(lambda _: self._carried(box, letters))
+        # No deadline: the carrying task answers each letter, also when the engine ends, and calls only the store.
+        return await letter.answer
+
+    async def _carry(self, run_id: str, kind: Kind, subject: str, letters: list[Letter]) -> None:
+        """Deliver what is sent to one mailbox, until nothing more has come."""
+        while letters:
+            async with self._waits.lock(place(kind, subject, run_id)):
+                # Those whose senders have gone before anything was done for them are not delivered.
+                some = [letter for letter in letters[:AT_ONCE] if not letter.answer.done()]
+                del letters[:AT_ONCE]
+                try:
+                    await self._deliver(run_id, some)
+                except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for an answer must have it
+                    for letter in some:
+                        letter.refuse(error)
+                finally:
+                    _leave(some)
+        # In one breath with having found nothing more: who comes now has it carried by another task.
+        del self._letters[run_id, f"{kind}:{subject}"]
+
+    def _carried(self, box: tuple[str, str], letters: list[Letter]) -> None:
+        """The task is over. One that was cancelled, even before its first turn, leaves nobody waiting."""
+        if self._letters.get(box) is letters:
+            del self._letters[box]
+        _leave(letters)
+
+    async def _deliver(self, run_id: str, letters: Sequence[Letter]) -> None:
+        if not letters:
+            return
+        token = letters[0].mail.token
+        may_wait = self._is_live(run_id)
+        if not may_wait:
+            stored = await self._hub.store.get_run(run_id)
+            if stored is None:
+                raise RunNotFoundError(run_id)
+            if stored.head.status.is_final:
+                raise _over(run_id, stored.head.status, token)
+            may_wait = self._hub.resident(run_id) is not None or token in stored.head.waiting
+        new, known = await self._sorted(run_id, letters)
+        rest = deque(new)
+        if may_wait:
+            await self._hand_out(run_id, token, rest)
+        await self._keep(run_id, token, rest, known)
+
+    async def _hand_out(self, run_id: str, token: str, rest: deque[Letter]) -> None:
+        """Give the run's waits what comes first in *rest*.
+
+        Those only that there are now: the waits that follow look for themselves at what is kept, and meanwhile the
+        senders have their answers.
+        """
         async with self._hub.hold(run_id) as runner:
-            if runner is None:
-                return False
-            if source is not None and source in runner.execution.sources:
-                return True  # It has come already: the sender did not live to see our answer.
-            for wait, owner in list(self._waits.get(token, {}).items()):
+            for owner in self._waits.of(token):
                 if owner is not runner:
                     continue
-                if self._kept:
-                    # A wait that has just begun may not have looked yet, and what is kept came first.
-                    await self._take_kept(runner, wait)
-                if not wait.claimed and not wait.given_up and await self._hand(runner, wait, data, source):
-                    return True
-            return False
+                if not rest or not await self._waits.hand_to(run_id, rest[0].mail, rest[0].changes):
+                    return
+                rest.popleft().tell(Notified(run_ids=(run_id,)))
 
-    async def _keep(self, kind: Kind, subject: str, owner: str, data: bytes, source: str | None) -> None:
-        if self._kept >= self._max_kept:
-            raise EventsFullError(
-                f"{self._kept} events are kept and nothing consumes them; {kind} {subject!r} was not accepted. "
-                "Wait for them in a workflow, or raise Engine(max_kept_events=...)"
-            )
-        now = self._hub.clock.now()
-        kept = _Kept(
-            kind=kind, subject=subject, owner=owner, source=source, expires_at=now + self._keep_s, data=Value(data)
-        )
-        prefix = mailbox_prefix(owner, f"{kind}:{subject}")
-        if source is not None and await self._is_kept(prefix, source):
-            return  # Sent again after a crash.
-        # Mail is taken in the order in which it came, also by an engine that starts later.
-        self._last_stamp = stamp = max(self._last_stamp + 1, int(now * 1e6))
-        key = f"{prefix}{stamp:017d}-{os.urandom(3).hex()}"
-        item = Item(collection=KEPT, key=key, value=Value(msgspec.json.encode(kept)), run_id=owner or None)
-        await self._hub.store.change_items([Put(item)])
-        self._kept += 1
+    async def _sorted(self, run_id: str, letters: Sequence[Letter]) -> tuple[list[Letter], list[Letter]]:
+        """Those that have not come before, and those that have; each with the change that keeps its id."""
+        new: list[Letter] = []
+        known: list[Letter] = []
+        keys: set[str] = set()
+        for letter in letters:
+            key = letter.id_key
+            is_known = key is not None and (key in keys or await self._ids.has(key))
+            if key is not None:
+                keys.add(key)
+                try:
+                    letter.changes = tuple(self._ids.remember(run_id, key))
+                except EventsFullError as error:
+                    letter.refuse(error)
+                    continue
+            (known if is_known else new).append(letter)
+        return new, known
 
-    def put_back(self, run_id: str, mail: Sequence[tuple[Kind, str, bytes, str | None]], seq: int) -> list[Change]:
-        """Changes that put mail back to the front of a run's mailbox, in its order: kind, subject, data, source.
+    async def _keep(self, run_id: str, token: str, new: Iterable[Letter], known: Sequence[Letter]) -> None:
+        """Keep what nobody waits for, by one change. A repeated letter is answered when what it repeats is durable."""
+        changes: list[Change] = [change for letter in known for change in letter.changes]
+        kept: list[Letter] = []
+        again: list[Letter] = []
+        for letter in new:
+            if await self._kept.has_source(run_id, letter.mail):
+                again.append(letter)
+                continue
+            try:
+                changes.append(self._kept.put(run_id, letter.mail, beside=len(kept)))
+            except EventsFullError as error:
+                letter.refuse(error)
+                continue
+            changes += letter.changes
+            kept.append(letter)
+        if changes:
+            await self._hub.store.change_items(changes)
+            self._kept.count += len(kept)
+        if kept:
+            await self._refuse_if_over(run_id, token)
+        for letter in (*kept, *again):
+            letter.tell(Notified(kept=True))
+        for letter in known:
+            letter.tell(Notified())
 
-        :param seq: the position of the resumption: the later one's mail had been taken first
-        """
-        changes: list[Change] = []
-        for number, (kind, subject, data, source) in enumerate(mail):
-            expires_at = self._hub.clock.now() + self._keep_s
-            kept = _Kept(
-                kind=kind, subject=subject, owner=run_id, source=source, expires_at=expires_at, data=Value(data)
-            )
-            # "!" comes before digits: in front of all that has come since.
-            key = f"{mailbox_prefix(run_id, f'{kind}:{subject}')}!{10**12 - seq:012d}-{number:06d}"
-            item = Item(collection=KEPT, key=key, value=Value(msgspec.json.encode(kept)), run_id=run_id)
-            changes.append(Put(item))
-        self._kept += len(changes)
-        return changes
+    def _is_live(self, run_id: str) -> bool:
+        """The run is in memory and has not begun to end: so much is known without asking the store."""
+        runner = self._hub.resident(run_id)
+        return runner is not None and not runner.is_over and not runner.execution.closed
 
-    async def _is_kept(self, prefix: str, source: str) -> bool:
-        items = await self._hub.store.list_items(KEPT, prefix=prefix)
-        return any(msgspec.json.decode(item.value, type=_Kept).source == source for item in items)
+    async def _refuse_if_over(self, run_id: str, token: str) -> None:
+        """The run may have ended while its mail was kept: nothing will ever take it, and the sender is told so."""
+        if self._is_live(run_id):
+            return
+        stored = await self._hub.store.get_run(run_id)
+        if stored is not None and stored.head.status.is_final:
+            await self._hub.store.change_items(await self.closing_changes(run_id))
+            raise _over(run_id, stored.head.status, token)
 
     # --- housekeeping ------------------------------------------------------------------------------------------------
 
     async def recover(self) -> None:
         """After a start, before anything is driven: count what is kept, then wake who waits for some of it."""
-        items = await self._hub.store.list_items(KEPT)
-        self._kept = len(items)
-        tokens: dict[tuple[str, str], None] = {}
-        for item in items:
-            kept = msgspec.json.decode(item.value, type=_Kept)
-            tokens[(kept.owner, f"{kept.kind}:{kept.subject}")] = None
-        self._hub.spawn(self._wake_waiting(tokens))
+        await self._ids.recover()
+        self._hub.spawn(self._wake_waiting(await self._kept.recover()))
 
-    async def _wake_waiting(self, tokens: Iterable[tuple[str, str]]) -> None:
+    async def _wake_waiting(self, kept: Iterable[Kept]) -> None:
         # It had been kept, but was not handed over before the engine ended.
+        tokens = {(one.owner, f"{one.kind}:{one.subject}"): None for one in kept}
         for owner, token in tokens:
             found = await self._hub.store.find_runs(RunQuery(waiting_for=token))
             for stored in reversed(found):
                 if not owner or stored.record.run_id == owner:
                     await self._hub.rouse(stored.record.run_id)
 
+    def put_back(self, run_id: str, mail: Sequence[Mail], seq: int) -> list[Change]:
+        """Changes that put mail back to the front of a run's mailbox, in its order.
+
+        :param seq: the position of the resumption: the later one's mail had been taken first
+        """
+        return self._kept.put_back(run_id, mail, seq)
+
     async def drop_expired(self) -> None:
-        """Forget kept mail whose time is over."""
-        now = self._hub.clock.now()
-        gone = [
-            Delete(KEPT, item.key)
-            for item in await self._hub.store.list_items(KEPT)
-            if msgspec.json.decode(item.value, type=_Kept).expires_at < now
-        ]
-        if gone:
+        """Forget kept mail whose time is over, and ids of calls that came long ago."""
+        await self._kept.drop_expired()
+        if gone := self._ids.drop(self._hub.clock.now()):
             await self._hub.store.change_items(gone)
-            self._kept -= len(gone)
 
     async def closing_changes(self, run_id: str) -> list[Change]:
-        """What goes when the run ends: its mailbox."""
-        prefix = f"{len(run_id)}:{run_id}:"
-        gone: Iterable[Item] = await self._hub.store.list_items(KEPT, prefix=prefix)
-        changes: list[Change] = [Delete(KEPT, item.key) for item in gone]
-        self._kept -= len(changes)
-        return changes
-
-    @asynccontextmanager
-    async def _lock(self, token: str) -> AsyncGenerator[None]:
-        lock, users = self._locks.get(token) or (asyncio.Lock(), 0)
-        self._locks[token] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            users = self._locks[token][1] - 1
-            if users:
-                self._locks[token] = (lock, users)
-            else:
-                del self._locks[token]
+        """What goes when the run ends: its mailbox, and the ids of the calls that came for it."""
+        return [*await self._kept.closing_changes(run_id), *await self._ids.closing_changes(run_id)]
 
 
-def _token(wait: MailWait) -> str:
-    return f"{wait.kind}:{wait.subject}"
+def _leave(letters: Sequence[Letter]) -> None:
+    """Whoever still waits for an answer learns that there will be none."""
+    for letter in letters:
+        letter.refuse(StoreClosedError("the engine has been stopped; whether this was kept is unknown, send it again"))
 
 
 def _over(run_id: str, status: RunStatus, token: str) -> RunEndedError:

@@ -12,6 +12,7 @@ the whole URL instead.
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -54,6 +55,17 @@ def resolve_store(store: Store | str) -> Store:
     return cast("Store", resolve(store, STORES))
 
 
+def resolve_reader(url: str) -> Store:
+    """A store for its URL that only looks, beside the process that owns it. Nothing is opened yet.
+
+    A store with owners has a class method `reader`, which is called as the class is, or with the whole URL where there
+    is a `from_url`. One that has none is opened as it is: many may.
+
+    :raises ConfigurationError: no such scheme, or what it needs is not installed
+    """
+    return cast("Store", resolve(url, STORES, method="reader"))
+
+
 def resolve_sandbox(sandbox: Sandbox | str) -> Sandbox:
     """The sandbox itself, or a new one for its URL. Nothing is connected yet.
 
@@ -76,9 +88,10 @@ def resolve_harness(name: str) -> Harness:
     return cast("Harness", _load(known[name], name, "agent")())
 
 
-def resolve(target: object, group: str) -> object:
+def resolve(target: object, group: str, *, method: str | None = None) -> object:
     """*target* itself, or what its URL stands for in the entry-point group *group*.
 
+    :param method: the class method that makes it, where its class has one of that name
     :raises ConfigurationError: no such scheme, or what it needs is not installed, or a class instead of an instance
     """
     noun = _NOUNS.get(group, group)
@@ -91,12 +104,20 @@ def resolve(target: object, group: str) -> object:
     if not colon or scheme not in schemes:
         raise ConfigurationError(_unknown(target, scheme, schemes, noun, group))
     factory = _load(schemes[scheme], target, noun)
+    made_by = None if method is None else getattr(factory, method, None)
     from_url = getattr(factory, "from_url", None)
     if from_url is not None:
-        return cast("Callable[[str], object]", from_url)(target)
+        return cast("Callable[[str], object]", made_by or from_url)(target)
     # "file:///var/state" and "file:/var/state" are one path.
     text = rest.removeprefix("//")
-    return factory(text) if text else factory()
+    make = cast("Callable[..., object]", made_by or factory)
+    arguments = (text,) if text else ()
+    try:
+        inspect.signature(make).bind(*arguments)
+    except TypeError as exc:
+        what = f"{text!r} behind its colon, which it does not take" if text else f'too little; write "{scheme}:..."'
+        raise ConfigurationError(f"{noun} {target!r} says {what}: {exc}") from exc
+    return make(*arguments)
 
 
 def _schemes(group: str) -> dict[str, str]:

@@ -18,9 +18,13 @@ class Registry:
     def __init__(self, workflows: Iterable[Workflow[Any, Any]]) -> None:
         self._versions: dict[str, dict[str, Workflow[Any, Any]]] = {}
         for each in workflows:
-            self._add(each)
+            self.add(each)
 
-    def _add(self, each: Workflow[Any, Any]) -> None:
+    def add(self, each: Workflow[Any, Any]) -> None:
+        """Take *each*, too; nothing when it is here.
+
+        :raises DuplicateWorkflowError: another one has its name and version
+        """
         if not isinstance(each, Workflow):  # pyright: ignore[reportUnnecessaryIsInstance] # callers may be untyped
             raise ConfigurationError(f"{each!r} is not a workflow; decorate the function with `@workflow`")
         versions = self._versions.setdefault(each.name, {})

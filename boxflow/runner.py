@@ -277,10 +277,13 @@ class Runner:
             return
         live = [arrival.live for arrival in arrivals]
         live[:0] = [None] * (len(outcomes) - len(arrivals))
-        for outcome, data in zip(outcomes, live, strict=True):
-            execution.deliver(outcome if data is None else msgspec.structs.replace(outcome, value=Value(data)))
-        for arrival in arrivals:
-            arrival.answer(True)
+        try:
+            for outcome, data in zip(outcomes, live, strict=True):
+                execution.deliver(outcome if data is None else msgspec.structs.replace(outcome, value=Value(data)))
+        finally:
+            # Also when the body spins, or diverges: who waits for the recording must hear of it.
+            for arrival in arrivals:
+                arrival.answer(True)
 
     def _take_markers(self) -> list[Outcome]:
         seq, markers = self.head.length, self.execution.markers

@@ -13,6 +13,7 @@ import msgspec
 from boxflow.errors import DivergenceError, RunDivergedError, RunNotFoundError, RunStateError
 from boxflow.execution import Execution
 from boxflow.journal import Key
+from boxflow.kept_mail import Mail
 from boxflow.mailroom import Mailroom
 from boxflow.model import (
     Blob,
@@ -220,6 +221,28 @@ class Steering:
                 if has_failed or (head.status is RunStatus.CANCELLED and head.reason == given_up_reason(run_id)):
                     await self._resume(child_id, accept_divergence, given_up_by=run_id)
 
+    # --- forget ----------------------------------------------------------------------------------------------------
+
+    async def forget(self, run_id: str) -> None:
+        """Remove a run that is over, with its journal.
+
+        :raises RunStateError: it is not over, or its parent is not, and may yet ask how it ended
+        """
+        async with self._lock(run_id):
+            stored = await self.stored(run_id)
+            status = stored.head.status
+            if not status.is_final:
+                raise RunStateError(f"run {run_id!r} is {status}; only a run that is over is forgotten. `cancel()` it")
+            parent_id = stored.record.parent
+            parent = None if parent_id is None else await self._hub.store.get_run(parent_id)
+            if parent is not None and not parent.head.status.is_final:
+                raise RunStateError(
+                    f"run {run_id!r} is a child of {parent_id!r}, which is {parent.head.status} and may ask how it "
+                    "ended; forget it once that is over"
+                )
+            await self._hub.store.delete_run(run_id)
+        self._hub.changed(run_id, ended=True)
+
     # --- fork ------------------------------------------------------------------------------------------------------
 
     async def fork(self, run_id: str, *, before: str, occurrence: int) -> RunRecord:
@@ -259,10 +282,10 @@ def _pending_before(scratch: Execution, everything: Sequence[Outcome]) -> Callab
     return pending_before
 
 
-def _as_mail(outcome: EventArrived | WebhookArrived) -> tuple[Any, str, bytes, str | None]:
+def _as_mail(outcome: EventArrived | WebhookArrived) -> Mail:
     if isinstance(outcome, EventArrived):
-        return ("event", outcome.event_id, bytes(outcome.value), outcome.source)
-    return ("webhook", outcome.webhook, bytes(outcome.value), None)
+        return Mail(kind="event", subject=outcome.event_id, data=bytes(outcome.value), source=outcome.source)
+    return Mail(kind="webhook", subject=outcome.webhook, data=bytes(outcome.value))
 
 
 def _blobs(record: RunRecord, outcomes: Sequence[Outcome]) -> list[Blob]:

@@ -42,23 +42,30 @@ class Raised:
 
 
 async def attempt(
-    run_id: str, call: StepCall, number: int, default_retry: Retry | None, jitter: float, limiter: anyio.CapacityLimiter
+    run_id: str,
+    call: StepCall,
+    number: int,
+    default_retry: Retry | None,
+    jitter: float,
+    limiter: anyio.CapacityLimiter,
+    fn: Callable[..., Any],
 ) -> Returned | Raised:
     """Run one attempt of *call*, and say what to do next.
 
     :param jitter: a random number in [0, 1), for the pause before the next attempt
+    :param fn: what is called: the call's own function, or what stands in for it
     """
     name, occurrence = call.key
     token = current_step.set((run_id, name, occurrence, number))
     retry = call.retry or default_retry
     try:
         if call.timeout_s is None:
-            value = await _call(call.fn, call.args, limiter)
+            value = await _call(fn, call.args, limiter)
         else:
             deadline = asyncio.timeout(call.timeout_s)
             try:
                 async with deadline:
-                    value = await _call(call.fn, call.args, limiter)
+                    value = await _call(fn, call.args, limiter)
             except TimeoutError as error:
                 if not deadline.expired():
                     raise

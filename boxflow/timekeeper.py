@@ -6,8 +6,12 @@ import asyncio
 import heapq
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 
 from boxflow.ports import Clock
+
+in_background: ContextVar[bool] = ContextVar("boxflow_in_background", default=False)
+"""Set in tasks that sleep only to look after things again and again: no virtual clock jumps for their sake."""
 
 LONGEST_SLEEP_S = 3600.0
 """The wall clock may be set while we sleep; an hour bounds by how much a timer can be late for that."""

@@ -21,7 +21,6 @@ from boxflow.boxes.watched import job_id_of
 from boxflow.errors import AgentOutputError, ConfigurationError
 from boxflow.harness import AgentConfig, AgentEvent, AgentRequest, Finished, Harness
 from boxflow.model import Duration, seconds
-from boxflow.plugins import resolve_harness
 from boxflow.ports import BoxSpec, Egress, Sandbox
 
 T = TypeVar("T")
@@ -106,6 +105,7 @@ class Agent:
         self._box_id = box_id
         self._name = name
         self._network = spec.network
+        self._models = models
         self._work = AgentWork(sandbox, models, box_id=box_id, name=name, network=spec.network)
 
     @overload
@@ -221,7 +221,7 @@ class Agent:
             await self._work.kill(each)
 
     def _ask(self, prompt: str, schema: object, options: RunOptions) -> Ask:
-        config, harness = _chosen(self.config, options.get("agent"))
+        config, harness = _chosen(self.config, options.get("agent"), self._models)
         timeout = options.get("timeout")
         request = AgentRequest(
             prompt=prompt,
@@ -317,15 +317,17 @@ def finished_run(record: RunRecord, schema: object) -> AgentRun[Any]:
     return record.as_run(value_of(record.answer, schema))
 
 
-def _chosen(config: AgentConfig, agent: str | AgentConfig | Harness | None) -> tuple[AgentConfig, Harness]:
+def _chosen(
+    config: AgentConfig, agent: str | AgentConfig | Harness | None, models: Models
+) -> tuple[AgentConfig, Harness]:
     match agent:
         case None:
-            return config, resolve_harness(config.harness)
+            return config, models.harness(config.harness)
         case str():
             kept = config if agent == config.harness else AgentConfig(harness=agent)
-            return kept, resolve_harness(agent)
+            return kept, models.harness(agent)
         case AgentConfig():
-            return agent, resolve_harness(agent.harness)
+            return agent, models.harness(agent.harness)
         case _:
             return attrs.evolve(config, harness=agent.name), agent
 

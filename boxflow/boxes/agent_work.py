@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -15,7 +16,8 @@ from boxflow.boxes.agent_places import default_directory
 from boxflow.boxes.agent_run import RunRecord
 from boxflow.boxes.answers import problem_with
 from boxflow.boxes.command import Command, run_command
-from boxflow.boxes.jobs import JobOutput, Jobs, end_job
+from boxflow.boxes.job_commands import end_job
+from boxflow.boxes.jobs import JobOutput, Jobs
 from boxflow.boxes.kept_events import KeptEvents
 from boxflow.boxes.models import Metered, Models
 from boxflow.boxes.watched import name_of
@@ -217,11 +219,13 @@ class AgentWork:
         :raises TimeoutError: the deadline has passed
         """
         loop = asyncio.get_running_loop()
+        # Where nothing counts what it spends, there is nothing to look at.
+        look_s = _LOOK_S if self._models.has_gateway else math.inf
         reading = asyncio.ensure_future(anext(logs, None))
         refused_since: float | None = None
         try:
             while not reading.done():
-                await asyncio.wait({reading}, timeout=max(0.0, min(_LOOK_S, until - loop.time())))
+                await asyncio.wait({reading}, timeout=max(0.0, min(look_s, until - loop.time())))
                 if reading.done():
                     break
                 if loop.time() >= until:

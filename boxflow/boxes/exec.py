@@ -15,7 +15,7 @@ from boxflow.boxes.command import (
     raise_for,
     shell_argv,
 )
-from boxflow.boxes.jobs import carry_out
+from boxflow.boxes.job_commands import carry_out
 from boxflow.boxes.session import PendingSession
 from boxflow.boxes.stream import ExecStream
 from boxflow.model import Duration, seconds

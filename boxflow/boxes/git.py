@@ -11,7 +11,7 @@ import attrs
 from boxflow.boxes.calls import call
 from boxflow.boxes.command import DEFAULT_TIMEOUT_S, Command, ExecResult, raise_for
 from boxflow.boxes.git_auth import GitAuth, refuse_credentials
-from boxflow.boxes.jobs import carry_out
+from boxflow.boxes.job_commands import carry_out
 from boxflow.errors import SandboxError
 from boxflow.model import Duration, seconds
 from boxflow.ports import Sandbox

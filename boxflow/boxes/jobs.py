@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import signal as signals
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import attrs
 
@@ -18,9 +18,9 @@ from boxflow.boxes.command import (
     ExecResult,
     described,
     raise_for,
-    run_command,
     shell_argv,
 )
+from boxflow.boxes.job_commands import end_job, hundredths, input_and, job_spec, patiently, result_of
 from boxflow.boxes.watched import (
     GRACE_S,
     ROUND_S,
@@ -30,19 +30,15 @@ from boxflow.boxes.watched import (
     JobStatus,
     State,
     about_bytes,
-    exec_id_of,
     found,
     job_id_of,
     name_of,
 )
-from boxflow.errors import JobLostError, JobNotFoundError, SandboxUnavailableError
+from boxflow.errors import JobNotFoundError
 from boxflow.model import Duration, seconds
 from boxflow.ports import ProcessSpec, Sandbox
 
 T = TypeVar("T")
-
-# How long a sandbox may be away, tried again in between, before whoever waits for a job is told. The job goes on.
-_PAUSES_S: Final = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 @attrs.frozen(kw_only=True)
@@ -151,9 +147,9 @@ class Jobs:
         async def start() -> str:
             durable = durable_call.get()
             chosen = job_id or (f"job-{secrets.token_hex(8)}" if durable is None else job_id_of(durable.key))
-            answer = await _patiently(
+            answer = await patiently(
                 lambda: self._asking().ask(
-                    "start", name_of(chosen), about_bytes(about), *_input_and(command), spec=_spec(command, chosen),
+                    "start", name_of(chosen), about_bytes(about), *input_and(command), spec=job_spec(command, chosen),
                     stdin=command.stdin,
                 )
             )  # fmt: skip
@@ -197,9 +193,9 @@ class Jobs:
         timeout_s = DEFAULT_TIMEOUT_S if timeout is None else seconds(timeout)
 
         async def end() -> ExecResult:
-            arguments = (_NEVER, _hundredths(ROUND_S), str(max_output_bytes))
+            arguments = (_NEVER, hundredths(ROUND_S), str(max_output_bytes))
             while True:
-                answer = await _patiently(lambda: self._asking().ask("wait", name_of(job_id), *arguments))
+                answer = await patiently(lambda: self._asking().ask("wait", name_of(job_id), *arguments))
                 if found(answer.state, job_id).over:
                     return result_of(answer, job_id, max_output_bytes)
 
@@ -235,7 +231,7 @@ class Jobs:
             asking = self._asking()
             state: State | None = None
             frames = asking.frames(
-                "follow", name_of(job_id), str(at["stdout"]), str(at["stderr"]), _hundredths(ROUND_S),
+                "follow", name_of(job_id), str(at["stdout"]), str(at["stderr"]), hundredths(ROUND_S),
                 "yes" if follow else "no",
             )  # fmt: skip
             try:
@@ -265,7 +261,7 @@ class Jobs:
 
         async def send() -> None:
             spec = ProcessSpec(argv=(), user=(await self._about(job_id)).user)
-            await _patiently(lambda: self._asking().ask("signal", name_of(job_id), str(wanted), spec=spec))
+            await patiently(lambda: self._asking().ask("signal", name_of(job_id), str(wanted), spec=spec))
 
         await self._call("signal", send, type=type(None))
 
@@ -282,7 +278,7 @@ class Jobs:
         await self._call("kill", kill, type=type(None))
 
     async def _infos(self) -> _JobInfos:
-        answer = await _patiently(lambda: self._asking().ask("list", "j"))
+        answer = await patiently(lambda: self._asking().ask("list", "j"))
         return [
             JobInfo(
                 job_id=job_id,
@@ -298,7 +294,7 @@ class Jobs:
         ]
 
     async def _about(self, job_id: str) -> About:
-        answer = await _patiently(lambda: self._asking().ask("list", "j"))
+        answer = await patiently(lambda: self._asking().ask("list", "j"))
         for known, _, about in answer.jobs:
             if known == job_id:
                 return about
@@ -321,81 +317,6 @@ _NOT_YET = 10**18
 _NEVER = str(10**12)
 
 
-async def carry_out(sandbox: Sandbox, box_id: str, command: Command, what: str) -> ExecResult:
-    """Run *command* to its end: as a process of the engine's; but as a job where a workflow body asked for it.
-
-    Such a job is named by its step, so that after a crash the step finds it again, and takes its result instead of
-    running it a second time.
-
-    :param what: the command as people read it
-    """
-    durable = durable_call.get()
-    if durable is None:
-        return await run_command(sandbox, box_id, command)
-    try:
-        return await _run_job(sandbox, box_id, job_id_of(durable.key), command, what)
-    except asyncio.CancelledError as cancelled:
-        if not durable.leaving():
-            try:
-                await end_job(sandbox, box_id, job_id_of(durable.key), "killed", user=command.user)
-            except Exception as error:  # noqa: BLE001 - the cancellation goes on, whatever would not end
-                cancelled.add_note(f"meanwhile: {error}")
-        raise
-
-
-async def _run_job(sandbox: Sandbox, box_id: str, job_id: str, command: Command, what: str) -> ExecResult:
-    limit = str(command.max_output_bytes)
-    timeout, turn = _hundredths(command.timeout_s), _hundredths(min(ROUND_S, command.timeout_s))
-    about = about_bytes(About(command=what, user=command.user))
-    name = name_of(job_id)
-
-    def ask() -> Awaitable[Answer]:
-        return Asking(sandbox, box_id, deadline_s=ROUND_S + GRACE_S).ask(
-            "run", name, timeout, turn, limit, about, *_input_and(command), spec=_spec(command, job_id),
-            stdin=command.stdin,
-        )  # fmt: skip
-
-    while True:
-        answer = await _patiently(ask)
-        state = answer.state
-        # No state: whoever asked was ended together with the job. Not there: its input was lost; it is started again.
-        if state is None or state.status is None:
-            continue
-        if state.status is JobStatus.LOST:
-            # Its name becomes free: another attempt, or a resumed run, starts it anew.
-            retired = await Asking(sandbox, box_id).ask("retire", name, spec=ProcessSpec(argv=(), user=command.user))
-            raise JobLostError(retired.retired_id or job_id)
-        if state.reason == "late":
-            await end_job(sandbox, box_id, job_id, "timeout", user=command.user)
-        elif state.over:
-            return result_of(answer, job_id, command.max_output_bytes)
-
-
-async def end_job(sandbox: Sandbox, box_id: str, job_id: str, why: str, *, user: str | None) -> None:
-    """End a job with everything it started, and note that it has ended, if nobody has."""
-    await sandbox.end(box_id, exec_id_of(job_id), user=user)
-    await Asking(sandbox, box_id).ask("ended", name_of(job_id), "137", why, spec=ProcessSpec(argv=(), user=user))
-
-
-def result_of(answer: Answer, job_id: str, limit: int) -> ExecResult:
-    """How a job that is over ended.
-
-    :raises JobLostError: nobody knows
-    """
-    state = found(answer.state, job_id)
-    if state.status is JobStatus.LOST or state.exit_code is None:
-        raise JobLostError(job_id)
-    stdout, stderr = answer.output("o", limit), answer.output("e", limit)
-    return ExecResult(
-        exit_code=state.exit_code,
-        stdout=stdout.text(),
-        stderr=stderr.text(),
-        duration_s=state.elapsed_s or 0.0,
-        truncated=stdout.truncated or stderr.truncated,
-        timed_out=state.reason == "timeout",
-    )
-
-
 def signal_number(signal: int | str) -> int:
     """The number of a signal: of `"INT"`, `"SIGINT"` or `2`.
 
@@ -407,16 +328,6 @@ def signal_number(signal: int | str) -> int:
         return int(signals.Signals(signal))
     except (KeyError, ValueError):
         raise ValueError(f"{signal!r} is no signal; write its name, as in 'INT' or 'SIGTERM', or its number") from None
-
-
-async def _patiently(ask: Callable[[], Awaitable[Answer]]) -> Answer:
-    """The answer, asked for again while the sandbox is away: every question here may be asked twice."""
-    for pause_s in _PAUSES_S:
-        try:
-            return await ask()
-        except (SandboxUnavailableError, TimeoutError):
-            await asyncio.sleep(pause_s)
-    return await ask()
 
 
 def _command(
@@ -434,15 +345,3 @@ def _command(
         user=user,
         stdin=stdin.encode() if isinstance(stdin, str) else stdin,
     )
-
-
-def _spec(command: Command, job_id: str) -> ProcessSpec:
-    return ProcessSpec(argv=(), cwd=command.cwd, env=command.env, user=command.user, exec_id=exec_id_of(job_id))
-
-
-def _input_and(command: Command) -> tuple[str, ...]:
-    return ("-" if command.stdin is None else str(len(command.stdin)), *command.argv)
-
-
-def _hundredths(duration_s: float) -> str:
-    return str(max(0, round(duration_s * 100)))

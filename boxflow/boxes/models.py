@@ -8,14 +8,15 @@ import hashlib
 import hmac
 import os
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 import msgspec
 
 from boxflow.errors import ConfigurationError
-from boxflow.harness import AgentConfig, ModelApi, Usage
+from boxflow.harness import AgentConfig, Harness, ModelApi, Usage
+from boxflow.plugins import resolve_harness
 from boxflow.ports import BoxSpec, Capability, Egress, Network, Sandbox
 
 if TYPE_CHECKING:
@@ -122,7 +123,14 @@ class Models:
         self._secret = secret
         self._starting = asyncio.Lock()
         self._gateway: ModelGateway | None = None
+        #: What stands in for every agent program by its name, in tests: it needs no model. None in life.
+        self.stand_in: Callable[[str], Harness] | None = None
         self._stack = contextlib.AsyncExitStack()
+
+    @property
+    def has_gateway(self) -> bool:
+        """Whether the gateway has been started, as it is before the first run that it counts."""
+        return self._gateway is not None
 
     def use_secret(self, secret: bytes) -> None:
         """From here on there is a gateway: who says so stops it, by `aclose`."""
@@ -148,7 +156,7 @@ class Models:
 
         :raises ConfigurationError: such a box cannot reach the gateway
         """
-        if not needs_way(spec, sandbox):
+        if not needs_way(spec, sandbox) or self.stand_in is not None:
             return spec
         if spec.network == "open":
             raise ConfigurationError(
@@ -157,6 +165,13 @@ class Models:
             )
         gateway = await self._started()
         return with_way(spec, sandbox, f"127.0.0.1:{gateway.port}")
+
+    def harness(self, name: str) -> Harness:
+        """The harness of that name, or what stands in for it.
+
+        :raises ConfigurationError: no such harness, or what it needs is not installed
+        """
+        return resolve_harness(name) if self.stand_in is None else self.stand_in(name)
 
     # --- runs ---------------------------------------------------------------------------------------------------------
 
@@ -181,6 +196,9 @@ class Models:
         if config.key is None:
             _refuse_limit(max_output_tokens, "a key")
             return Way(base_url=base_url, api_key=None)
+        if self.stand_in is not None:
+            # No gateway, and no key looked up; but a run that would be counted in life is one here.
+            return Way(base_url=base_url, api_key=None, token="stand-in" if config.gateway else None)
         if not config.gateway:
             _refuse_limit(max_output_tokens, "the gateway")
             return Way(base_url=base_url, api_key=filled(config.key))

@@ -13,10 +13,13 @@ import pytest
 from behaviour.support import settle, until
 from fastapi import FastAPI
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.responses import Response
+from starlette.routing import Mount, NoMatchFound, Route
 
 from boxflow import Context, Engine, RunStatus, Webhook, workflow
 from boxflow.asgi import create_app, lifespan, routes
+from boxflow.errors import StoreFailedError, StoreLockedError
+from boxflow_backends.memory_store import MemoryStore
 
 hooks: dict[str, Webhook] = {}
 
@@ -248,11 +251,109 @@ async def test_a_body_of_exactly_the_bound_is_taken() -> None:
         assert (await server.client.post(hook.url, content=chunks(10, 100))).status_code == 200
 
 
-async def test_events_take_post_only_and_other_paths_are_not_found() -> None:
+@pytest.mark.parametrize(("make", "prefix"), APPS)
+async def test_what_is_not_there_or_takes_another_method_is_a_problem(
+    make: Callable[[Engine], Any], prefix: str
+) -> None:
+    async with serving(make, prefix) as server:
+        answers = [
+            await server.client.get("/events/e"),
+            await server.client.patch("/runs"),
+            await server.client.post("/webhooks/"),
+            await server.client.get("/boxes/b/nothing/else"),
+        ]
+        assert [answer.status_code for answer in answers] == [405, 405, 404, 404]
+        assert [answer.headers.get("allow") for answer in answers[:2]] == ["POST", "GET, HEAD, POST"]
+        assert {answer.headers["content-type"] for answer in answers} == {"application/problem+json"}
+
+
+async def test_an_app_of_ones_own_answers_for_all_paths_and_routes_only_for_theirs() -> None:
     async with serving() as server:
-        assert (await server.client.get("/events/e")).status_code == 405
-        assert (await server.client.post("/nothing")).status_code == 404
-        assert (await server.client.post("/webhooks/")).status_code == 404
+        answer = await server.client.get("/nothing")
+        assert (answer.status_code, answer.json()["title"]) == (404, "Not Found")
+    engine = Engine([review], blocking_limit=None)
+    app = Starlette(routes=[*routes(engine), Route("/mine", lambda request: Response("mine"))])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+        assert (await client.get("/mine")).text == "mine"
+        assert (await client.get("/nothing")).headers["content-type"].startswith("text/plain")
+        assert (await client.get("/runs/")).headers["content-type"] == "application/problem+json"
+
+
+async def test_routes_have_names() -> None:
+    app = Starlette(routes=[Mount("/flow", name="flow", routes=routes(Engine([review])))])
+    assert app.url_path_for("flow:boxflow-webhook", token="a.b") == "/flow/webhooks/a.b"
+    assert app.url_path_for("flow:get_run", run_id="a/b") == "/flow/runs/a%2Fb"
+    with pytest.raises(NoMatchFound):
+        app.url_path_for("flow:get_run", box_id="b")
+
+
+async def test_a_server_says_whether_it_is_there_and_ready() -> None:
+    engine = Engine([review], blocking_limit=None)
+    app = create_app(engine)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+        early = await client.get("/ready")
+        assert (early.status_code, early.json()["title"]) == (503, "Not ready")
+        assert "the engine is not running" in early.json()["detail"]
+        async with app.router.lifespan_context(app):
+            assert (await client.get("/ready")).json() == {"status": "ready"}
+            assert (await client.head("/ready")).content == b""
+        assert (await client.get("/ready")).status_code == 503
+        assert (await client.get("/health")).json() == {"status": "ok"}
+
+
+async def test_a_store_that_takes_nothing_more_is_not_ready() -> None:
+    class Full(MemoryStore):
+        async def change_items(self, changes: Any) -> None:
+            if not changes:
+                raise StoreFailedError("no space left on device")
+            await super().change_items(changes)
+
+    app = create_app(Engine([review], store=Full(), blocking_limit=None))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client,
+    ):
+        answer = await client.get("/ready")
+        assert (answer.status_code, answer.json()["detail"]) == (503, "no space left on device")
+
+
+async def test_a_defect_is_a_500_that_tells_nothing() -> None:
+    class Broken(MemoryStore):
+        async def find_runs(self, query: Any) -> Any:
+            if query.workflow == "defect":
+                raise ZeroDivisionError("a secret of ours")
+            return await super().find_runs(query)
+
+    app = create_app(Engine([review], store=Broken(), blocking_limit=None))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://app") as client,
+    ):
+        answer = await client.get("/runs?workflow=defect")
+        assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+        assert "secret" not in answer.text
+
+
+async def test_an_engine_that_cannot_start_is_seen_by_the_server() -> None:
+    sent: list[Any] = []
+    messages = [{"type": "lifespan.startup"}]
+
+    class Locked(MemoryStore):
+        async def __aenter__(self) -> Any:
+            raise StoreLockedError("owned by process 7")
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    app = create_app(Engine([review], store=Locked(), blocking_limit=None))
+    with pytest.raises(StoreLockedError):
+        await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+    assert [message["type"] for message in sent] == ["lifespan.startup.failed"]
+    assert "owned by process 7" in sent[0]["message"]
 
 
 async def test_a_full_store_of_kept_events_is_answered_with_429() -> None:

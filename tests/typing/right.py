@@ -48,6 +48,14 @@ from boxflow import (
 from boxflow.asgi import create_app, lifespan, routes
 
 
+def by_password(call: WebhookRequest) -> bool:
+    return call.headers.get("x-password") == "open sesame"
+
+
+async def by_secret(call: WebhookRequest, secret: str) -> str | bool:
+    return call.headers["x-id"] if call.text == secret else False
+
+
 @dataclass
 class PullRequest:
     number: int
@@ -127,6 +135,9 @@ async def review(ctx: Context, pr: PullRequest) -> dict[str, str]:
     optional: Verdict | None = await ctx.wait_for_event("review", "event", type=Verdict | None)
     assert_type(await ctx.notify("send", "event", {"a": 1}, run_id="other"), Notified)
 
+    await ctx.create_webhook("push", verify="github", secret="$GITHUB_WEBHOOK_SECRET")
+    await ctx.create_webhook("plain", verify=by_password)
+    await ctx.create_webhook("signed", verify=by_secret, secret="$TEAM_SECRET")
     hook = await ctx.create_webhook("done")
     assert_type(hook, Webhook)
     request = await ctx.wait_for_webhook("agent", hook, timeout=3600)

@@ -39,6 +39,8 @@ async def body(ctx: Context, hook: Webhook) -> None:
     wrong_event: str = await ctx.wait_for_event("wait", "event", type=int)  # pyright: ignore[reportAssignmentType]
     await ctx.wait_for_event("wait", 7)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     await ctx.wait_for_event("wait")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    await ctx.create_webhook("hook", verify="gitlab")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await ctx.create_webhook("hook", verify=len)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
     await ctx.wait_for_webhook("wait", "https://example.org")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     wrong_child: str = await ctx.invoke("child", double, 3)  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
     await ctx.invoke("child", double, "3")  # type: ignore[misc]  # pyright: ignore[reportCallIssue, reportArgumentType]

@@ -86,7 +86,7 @@ async def _asked(name: str, argv: list[str], path: str, advice: str, env: Mappin
 
 
 async def _agent(program: AgentProgram, directory: str | Path | None) -> Finding:
-    install = f"python -m boxflow.agent_programs install {program.name}"
+    install = f"boxflow agents install {program.name}"
     path = find(program.name, directory)
     if path is None:
         detail = f"no {program.program}" + ("" if directory else " on PATH or where boxflow installs it")

@@ -8,5 +8,5 @@ workflow.py    the pipeline: start reading here
 offline.py     what the scripted model answers, and the repository whose change is ported
 __main__.py    the command line: starts the engine, asks the person
 
-The agent's program must be there: `python -m boxflow.agent_programs install claude-code`.
+The agent's program must be there: `boxflow agents install claude-code`.
 """

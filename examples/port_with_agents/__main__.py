@@ -28,7 +28,7 @@ async def main() -> None:
     asked = parser.parse_args()
     program = find(asked.agent)
     if program is None and not (asked.sandbox or "").startswith("docker:"):
-        raise SystemExit(f"{asked.agent} is not here; python -m boxflow.agent_programs install {asked.agent}")
+        raise SystemExit(f"{asked.agent} is not here; boxflow agents install {asked.agent}")
     if program is not None:
         os.environ["PATH"] = f"{program.parent}{os.pathsep}{os.environ['PATH']}"  # Local boxes have our PATH.
     async with AsyncExitStack() as stack:

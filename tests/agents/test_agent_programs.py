@@ -269,7 +269,7 @@ async def test_on_a_bare_machine_everything_but_python_is_missing(
         "python": "ok",
         **dict.fromkeys(["node", "npm", "git", "claude-code", "codex", "opencode", "docker", "bubblewrap"], "missing"),
     }
-    assert found["codex"].advice == "python -m boxflow.agent_programs install codex"
+    assert found["codex"].advice == "boxflow agents install codex"
     assert all(one.advice for one in found.values() if one.status != "ok")
 
 

@@ -6,11 +6,15 @@ import importlib
 
 from benchmarks.model import Program
 
-NAMES = ("steps", "replay", "waiting", "latency", "startup", "opening", "boxes")
+NAMES = ("steps", "replay", "waiting", "latency", "webhooks", "startup", "opening", "testkit", "boxes")
 
 
 def load(name: str) -> Program:
-    """The program of that name."""
+    """The program of that name; `peers.NAME` is a workload of the peers."""
+    if name.startswith("peers."):
+        from benchmarks.peers.programs import load as load_workload
+
+        return load_workload(name.removeprefix("peers."))
     program = importlib.import_module(f"benchmarks.{name}").PROGRAM
     assert isinstance(program, Program)
     return program

@@ -1,67 +1,110 @@
-"""Unit tests of a workflow: in memory, with no network, and three days take no time at all.
+"""Unit tests of a workflow with an agent and a person: no network, no agent program, and three days take no time.
 
 pytest examples/unit_test_offline.py
 """
 
-import asyncio
-from datetime import timedelta
+from dataclasses import dataclass
 
-from boxflow import Context, Engine, Retry, Run, RunStatus, workflow
+import pytest
 
+from boxflow import Context, Retry, RunFailedError, workflow
+from boxflow.testing import START, World, run_workflow
 
-class Mailbox:
-    """What the workflow uses of the world; a test has another one."""
-
-    def __init__(self, failures: int = 0) -> None:
-        self.sent: list[str] = []
-        self.failures = failures
-
-    async def send(self, to: str) -> None:
-        if self.failures:
-            self.failures -= 1
-            raise ConnectionError("the mail server is busy")
-        self.sent.append(to)
+REPOSITORY = "https://example.org/sdk.git"
 
 
-mailbox = Mailbox()
+# --- what is tested: in life it stands in your application ---------------------------------------------------------
+
+
+@dataclass
+class Patch:
+    title: str
+
+
+@dataclass
+class Verdict:
+    approved: bool
+    feedback: str = ""
+
+
+async def open_pull_request(title: str, diff: str) -> str:
+    raise AssertionError("no test opens a pull request")
 
 
 @workflow
-async def remind(ctx: Context, to: str) -> str:
-    await ctx.sleep("patience", timedelta(days=3))
-    await ctx.run("send", mailbox.send, to, retry=Retry(attempts=5, delay="1h"))
-    return f"reminded {to} on {ctx.now():%Y-%m-%d}"
+async def port(ctx: Context, language: str) -> str:
+    feedback = ""
+    async with ctx.box("porter", agent="claude-code") as box:
+        await box.git.clone(REPOSITORY)
+        while True:
+            run = await box.agent.run(f"Port it to {language}. {feedback}", schema=Patch, timeout="2h")
+            tests = await box.exec.command("make test")
+            if not tests.ok:
+                feedback = f"The tests fail: {tests.stdout}"
+                continue
+            verdict = await ctx.wait_for_event("review", f"review-{language}", type=Verdict, timeout="7d")
+            if verdict.approved:
+                break
+            feedback = verdict.feedback
+        diff = await box.git.diff()
+    return await ctx.run("open", open_pull_request, run.result.title, diff, retry=Retry(attempts=3, delay="1h"))
 
 
-class LeapingClock:
-    """A clock that jumps to the next thing that is due, as soon as somebody waits for it."""
+# --- its tests -----------------------------------------------------------------------------------------------------
 
-    def __init__(self) -> None:
-        self.time = 1_767_225_600.0  # 2026-01-01
-
-    def now(self) -> float:
-        return self.time
-
-    async def sleep_until(self, when: float) -> None:
-        await asyncio.sleep(0.01)  # Whatever else is ready goes first.
-        self.time = max(self.time, when)
+pytestmark = pytest.mark.anyio  # The plugin of anyio, which boxflow brings along, runs coroutine tests.
 
 
-async def reminded(failures: int) -> tuple[Run[str], str]:
-    mailbox.sent, mailbox.failures = [], failures
-    async with Engine([remind], store="memory:", clock=LeapingClock()) as engine:
-        run = await engine.start(remind, "ada@example.org")
-        result = await run.result(timeout="10s")
-        assert await run.status() is RunStatus.COMPLETED
-        assert [o.kind for o in await run.history()] == ["timer_fired", *["step_retrying"] * failures, "step_done"]
-        return run, result
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
-def test_a_reminder_goes_out_after_three_days() -> None:
-    _, result = asyncio.run(reminded(failures=0))
-    assert result == "reminded ada@example.org on 2026-01-04"
+def script(world: World) -> None:
+    """A day on which everything goes well."""
+    world.sandbox.repository(REPOSITORY, {"api.py": "VERSION = 1\n"})
+    world.sandbox.on("make test", delay="10m")
+    world.agent.on("Port it to *", result=Patch("Ported"), edits={"api.go": "package api\n"}, delay="1h")
+    world.when_waiting("review", Verdict(approved=True), after="3d")
+    world.replace("open", lambda title, diff: f"{title}: {diff.count('+package')} file")
 
 
-def test_a_busy_mail_server_is_asked_again() -> None:
-    asyncio.run(reminded(failures=3))
-    assert mailbox.sent == ["ada@example.org"]
+async def test_what_is_approved_after_three_days_is_opened(boxflow: World) -> None:
+    script(boxflow)
+    assert await boxflow.run(port, "go") == "Ported: 1 file"
+    assert (boxflow.now - START).days == 3
+    assert boxflow.boxes_left == []
+
+
+async def test_feedback_of_the_tests_and_of_the_person_reaches_the_agent(boxflow: World) -> None:
+    script(boxflow)
+    boxflow.sandbox.on("make test", exit_code=1, stdout="api_test.go:7", times=1)
+    verdicts = iter([Verdict(approved=False, feedback="Shorter."), Verdict(approved=True)])
+    boxflow.when_waiting("review", lambda: next(verdicts))
+    await boxflow.run(port, "go")
+    assert [task.prompt for task in boxflow.agent.tasks] == [
+        "Port it to go. ",
+        "Port it to go. The tests fail: api_test.go:7",
+        "Port it to go. Shorter.",
+    ]
+
+
+async def test_a_forge_that_is_down_is_asked_again(boxflow: World) -> None:
+    script(boxflow)
+    boxflow.replace("open", ConnectionError("the forge is down"))
+    run = await boxflow.start(port, "go")
+    with pytest.raises(RunFailedError, match="the forge is down"):
+        await run.result()
+    assert [call.attempt for call in boxflow.calls("open")] == [1, 2, 3]
+
+
+async def test_a_review_that_nobody_gives_ends_the_run_after_a_week(boxflow: World) -> None:
+    script(boxflow)
+    boxflow.when_waiting("review", Verdict(approved=True), after="8d")
+    with pytest.raises(RunFailedError, match="'review'"):
+        await boxflow.run(port, "go")
+    assert boxflow.boxes_left == []
+
+
+def test_a_workflow_is_run_without_a_fixture_too() -> None:
+    assert run_workflow(port, "ruby", script) == "Ported: 1 file"

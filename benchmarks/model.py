@@ -20,15 +20,17 @@ class Size(enum.StrEnum):
     FULL = "full"
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
+class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One measurement of one subject.
 
     :param operations: how many operations the measures are about
     :param values: measures by name; the unit is last in the name: `per_s`, `cpu_us`, `p50_ms`, `rss_bytes`
+    :param error: why there are none; only of peers, which may be missing here
     """
 
     operations: int
     values: dict[str, float]
+    error: str = ""
 
 
 Measure: TypeAlias = Callable[[int, Path], Sample]
@@ -70,12 +72,16 @@ class Target:
 
 @attrs.frozen(kw_only=True)
 class Program:
-    """One question, its subjects in the order in which a round measures them, and its targets."""
+    """One question, its subjects in the order in which a round measures them, and its targets.
+
+    :param reference: the subject that the others' first measure is shown as a ratio to
+    """
 
     name: str
     question: str
     subjects: tuple[Subject, ...]
     targets: tuple[Target, ...] = ()
+    reference: str = ""
 
 
 def counts(tiny: int, quick: int, normal: int, full: int | None = None) -> dict[Size, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -32,6 +33,15 @@ LABELS = {
     "process_ms": "process ms",
     "inside_ms": "inside ms",
     "peak_bytes": "growth bytes",
+    "written_bytes": "bytes written each",
+    "driver_mb": "driver's peak MB",
+    "server_mb": "servers' MB",
+    "started_per_s": "started per second",
+    "started": "runs",
+    "lost": "lost",
+    "finished_ms": "ms until done",
+    "ready_ms": "ms until ready",
+    "import_ms": "import ms",
 }
 
 
@@ -70,7 +80,10 @@ class ProgramReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything one call of `python -m benchmarks` has measured."""
+    """Everything one call of `python -m benchmarks` has measured.
+
+    :param peers: what each peer was installed from, where peers were measured
+    """
 
     format: int = FORMAT
     machine: Machine
@@ -78,6 +91,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
     quiet: bool
     programs: dict[str, ProgramReport]
+    peers: dict[str, list[str]] = {}
 
 
 def of_program(program: Program, samples: Mapping[str, Sequence[Sample]]) -> ProgramReport:
@@ -99,12 +113,12 @@ def _measures(samples: Sequence[Sample]) -> Iterator[tuple[str, Measured]]:
 def of_target(target: Target, samples: Mapping[str, Sequence[Sample]]) -> TargetReport | None:
     """Whether *target* holds; None where its subjects were not measured."""
     taken = samples.get(target.subject, ())
-    floors = taken if target.over is None else samples.get(target.over, ())
-    if not taken or not floors:
+    if target.over is None:
+        values = [sample.values[target.measure] for sample in taken if not sample.error]
+    else:
+        values = ratios(taken, samples.get(target.over, ()), target.measure)
+    if not values:
         return None
-    values = [sample.values[target.measure] for sample in taken]
-    if target.over is not None:
-        values = [value / floor.values[target.measure] for value, floor in zip(values, floors, strict=True)]
     measured = spread(values)
     holds = measured.median >= target.limit if target.at_least else measured.median <= target.limit
     return TargetReport(
@@ -112,21 +126,32 @@ def of_target(target: Target, samples: Mapping[str, Sequence[Sample]]) -> Target
     )
 
 
+def ratios(samples: Sequence[Sample], references: Sequence[Sample], measure: str) -> list[float]:
+    """A measure over the same measure of a reference, of each round that has both."""
+    both = zip(samples, references, strict=False)  # Reports may lack one of the two altogether.
+    return [
+        sample.values[measure] / reference.values[measure]
+        for sample, reference in both
+        if measure in sample.values and reference.values.get(measure)
+    ]
+
+
 def spread(values: Sequence[float]) -> Measured:
     return Measured(median=statistics.median(values), least=min(values), most=max(values))
 
 
 def is_quiet(programs: Iterable[ProgramReport]) -> bool:
-    """Whether the machine was ours while it was measured."""
+    """Whether the machine was ours while it was measured, as far as the samples tell."""
     subjects = [subject for program in programs for subject in program.subjects.values()]
-    return all("noise" in one.measures and one.measures["noise"].median <= QUIET for one in subjects)
+    noises = [one.measures["noise"].median for one in subjects if "noise" in one.measures]
+    return bool(noises) and max(noises) <= QUIET
 
 
 # --- as text -------------------------------------------------------------------------------------------------------
 
 
-def as_markdown(report: Report, programs: Sequence[Program]) -> str:
-    """The report as a page."""
+def as_markdown(report: Report, programs: Sequence[Program], plots: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The report as a page, with the *plots* by name of their program."""
     machine = report.machine
     packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items())
     lines = [
@@ -136,18 +161,23 @@ def as_markdown(report: Report, programs: Sequence[Program]) -> str:
         f"{machine.system}, {machine.python} ({machine.loop}), {packages}.",
         f"Size `{report.size}`, {report.rounds} rounds: medians, least to most in brackets.",
         "*noise* is how many processors others kept busy meanwhile.",
-        "",
     ]
+    if any(program.reference for program in programs):
+        lines.append("*ratio* is a row's first measure over that of boxflow on files, in the same round.")
+    lines.append("")
     if not report.quiet:
         lines += [
             f"**The machine was not quiet** (noise above {QUIET:g}): rates are indicative, CPU time each is steadier.",
             "",
         ]
-    lines += [*_targets_table(report.programs.values()), ""]
+    if any(program.targets for program in report.programs.values()):
+        lines += [*_targets_table(report.programs.values()), ""]
     for program in programs:
         found = report.programs.get(program.name)
         if found is not None:
             lines += [f"## {found.question}", "", *_subjects_table(program, found), ""]
+            if program.name in plots:
+                lines += [f"![{found.question}]({plots[program.name]})", ""]
     return "\n".join(lines)
 
 
@@ -170,28 +200,46 @@ def _subjects_table(program: Program, found: ProgramReport) -> Iterator[str]:
     subjects: list[Subject] = [subject for subject in program.subjects if subject.name in found.subjects]
     columns = list(dict.fromkeys(name for subject in subjects for name in subject.shown))
     columns = [name for name in columns if any(name in one.measures for one in found.subjects.values())]
-    yield "| | operations | " + " | ".join(LABELS.get(name, name) for name in columns) + " | noise |"
-    yield "| --- | ---: |" + " ---: |" * (len(columns) + 1)
+    reference = found.subjects.get(program.reference)
+    extra = ["ratio", "noise"] if reference is not None else ["noise"]
+    labels = [LABELS.get(name, name) for name in columns] + extra
+    yield f"| | operations | {' | '.join(labels)} |"
+    yield "| --- | ---: |" + " ---: |" * len(labels)
+    failed = list[str]()
     for subject in subjects:
         taken = found.subjects[subject.name]
+        operations = [sample.operations for sample in taken.samples if not sample.error]
+        if not operations:
+            failed.append(f"{taken.what}: {taken.samples[0].error}.")
+            yield f"| {taken.what} | not measured | {' | '.join('' for _ in labels)} |"
+            continue
         cells = [
-            shown(taken.measures[name]) if name in subject.shown and name in taken.measures else ""
-            for name in [*columns, "noise"]
+            shown(taken.measures[name]) if name in subject.shown and name in taken.measures else "" for name in columns
         ]
-        cells[-1] = f"{taken.measures['noise'].median:.1f}" if "noise" in taken.measures else ""
-        yield f"| {taken.what} | {taken.samples[0].operations:,} | " + " | ".join(cells) + " |"
+        if reference is not None:
+            compared = ratios(taken.samples, reference.samples, subject.shown[0])
+            cells.append(shown(spread(compared)) if compared else "")
+        cells.append(f"{taken.measures['noise'].median:.1f}" if "noise" in taken.measures else "")
+        yield f"| {taken.what} | {statistics.median_low(operations):,} | {' | '.join(cells)} |"
+        if errors := [sample.error for sample in taken.samples if sample.error]:
+            failed.append(f"{taken.what}: in {len(errors)} of {len(taken.samples)} rounds, {errors[0]}.")
+    if failed:
+        yield ""
+        yield from (f"- {line}" for line in failed)
 
 
 def shown(measured: Measured) -> str:
     if measured.least == measured.most:
-        return _number(measured.median)
-    return f"{_number(measured.median)} ({_number(measured.least)} to {_number(measured.most)})"
+        return number(measured.median)
+    return f"{number(measured.median)} ({number(measured.least)} to {number(measured.most)})"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    if abs(value) >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 
 def as_comparison(old: Report, new: Report) -> str:
@@ -209,8 +257,8 @@ def as_comparison(old: Report, new: Report) -> str:
                 if now.least <= then.most and then.least <= now.most:
                     change += " (within the spread)"
                 lines.append(
-                    f"| {program_name}.{name} | {LABELS.get(measure, measure)} | {_number(then.median)} | "
-                    f"{_number(now.median)} | {change} |"
+                    f"| {program_name}.{name} | {LABELS.get(measure, measure)} | {number(then.median)} | "
+                    f"{number(now.median)} | {change} |"
                 )
     return "\n".join(lines)
 

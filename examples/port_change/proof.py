@@ -33,6 +33,8 @@ RUN_ID = "proof"
 WORK_S = 0.5
 KILL_ABOUT_EVERY = 5  # records
 LONGEST_S = 120.0
+LEAST_KILLS = 5
+MOST_ROUNDS = 5
 ENDINGS = ("step_done", "step_failed", "event_arrived", "webhook_arrived", "child_ended", "timer_fired")
 
 
@@ -129,15 +131,25 @@ async def prove(console: Console, directory: Path, *, seed: int) -> bool:
             undisturbed = Victim(Place(directory / "undisturbed"))
             await undisturbed.live()
             expected = await look(undisturbed.place)
-        victim = Victim(Place(directory / "killed"))
-        kills = await kill_often(console, victim, expected.records, chance)
-        found = await look(victim.place)
-    return judge(console, expected, found, kills)
+        console.print(f"the undisturbed run recorded {expected.records} outcomes. Now the same with SIGKILL:")
+        kills = 0
+        for number in range(1, MOST_ROUNDS + 1):
+            victim = Victim(Place(directory / f"killed-{number}"))
+            kills += await kill_often(console, victim, expected.records, chance)
+            found = await look(victim.place)
+            # On a busy machine it may be done before it could be killed often: then once more, if all is well so far.
+            if (
+                kills >= LEAST_KILLS
+                or number == MOST_ROUNDS
+                or not all(check[2] for check in compared(expected, found))
+            ):
+                break
+            console.print("it was done too soon; once more")
+    return judge(console, [("killed with SIGKILL", f"{kills} times", kills >= LEAST_KILLS), *compared(expected, found)])
 
 
 async def kill_often(console: Console, victim: Victim, records: int, chance: random.Random) -> int:
     """Let it live and die until it is done; returns how often it was killed."""
-    console.print(f"the undisturbed run recorded {records} outcomes. Now the same with SIGKILL:")
     kills, target = 0, 1
     while True:
         # Some time after the record as well: while agents work, while a step is under way, while nothing is.
@@ -224,9 +236,13 @@ def processes_below(directory: Path) -> list[str]:
     return found
 
 
-def judge(console: Console, expected: Found, found: Found, kills: int) -> bool:
-    checks = [
-        ("killed with SIGKILL", f"{kills} times", kills >= 5),
+Check = tuple[str, str, bool]
+"""What is looked at, what was found, and whether it holds."""
+
+
+def compared(expected: Found, found: Found) -> list[Check]:
+    """What must be as in the undisturbed run."""
+    return [
         ("outcomes recorded", f"{found.records}, as undisturbed", found.records == expected.records),
         ("result, patch by patch", "the same", found.result == expected.result),
         (
@@ -240,6 +256,9 @@ def judge(console: Console, expected: Found, found: Found, kills: int) -> bool:
         ("boxes left", _count(found.boxes), not found.boxes),
         ("processes left", _count(found.processes), not found.processes),
     ]
+
+
+def judge(console: Console, checks: list[Check]) -> bool:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for what, value, holds in checks:
         table.add_row("[green]✔[/]" if holds else "[red]✘[/]", what, value if holds else f"[red]{value}[/]")

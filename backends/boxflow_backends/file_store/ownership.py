@@ -60,6 +60,8 @@ class Ownership:
         """Give up ownership."""
         if self._descriptor in _held:
             _held.discard(self._descriptor)
+            # Said, not left to closing: a child that was forked a moment ago may not have closed its copy yet.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
 
 

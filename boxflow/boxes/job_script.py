@@ -6,7 +6,7 @@ A job is a directory `$BOXFLOW_JOBS/<job>` in the box, and a *watcher*, which is
     in                       the command's whole input
     pid                      the watcher: process id, start time; then when it began (uptime and epoch)
     command                  the command: process id, start time
-    out, err                 pipes from the command to two pumps
+    out, err                 pipes from the command to two pumps; out.reader, err.reader: who reads there
     out.<offset>, err....    what it wrote, in segments named by where they begin
     exit                     exit status, when it ended (uptime), why; there once everything else is
 
@@ -68,25 +68,36 @@ size_of() { size=$(wc -c <"$1") || return 1; size=$((size)); } 2>/dev/null
 # --- the watcher
 
 pump() { # one stream: from its pipe into segments
-    exec <"$d/$1"
+    # In the directory itself, not under its name: a job that is given up is renamed, and its name goes to another one.
+    cd "$d" && exec 3<"$1" || return
     at=0
     while :; do
-        padded=000000000000000$at; segment=$d/$1.${padded#"${padded%????????????????}"}
-        if ! dd bs=16384 count=READS of="$segment" 2>/dev/null; then
-            cat >/dev/null # The disk is full. The command must not be held up, nor be killed by a broken pipe.
+        padded=000000000000000$at; segment=$1.${padded#"${padded%????????????????}"}
+        dd bs=16384 count=READS of="$segment" 2>/dev/null <&3 &
+        echo $! >"$1.reader"
+        if ! wait $!; then
+            cat <&3 >/dev/null # The disk is full. The command must not be held up, nor be killed by a broken pipe.
             break
         fi
         size_of "$segment" || break
         if [ "$size" = 0 ]; then rm -f "$segment"; break; fi
         at=$((at + size)); trim "$1"
     done
-    : >"$d/$1.end"
+    : >"$1.end"
 }
 trim() { # the oldest segments but the first go, until little enough is kept
-    stream=$1; set -- "$d/$stream".0*; shift; kept=0
+    stream=$1; set -- "$stream".0*; shift; kept=0
     for segment; do size_of "$segment" && kept=$((kept + size)); done
     while [ "$kept" -gt KEPT ] && [ $# -gt 1 ]; do
         size_of "$1" && kept=$((kept - size)); rm -f "$1"; shift
+    done
+}
+drained() { # nothing that was written is on its way: each stream has ended, or its reader sleeps, and so has read it all
+    [ -e /proc/self/stat ] || return 0
+    for stream in out err; do
+        [ -e "$d/$stream.end" ] && continue
+        read -r reader 2>/dev/null <"$d/$stream.reader" && read -r line 2>/dev/null <"/proc/$reader/stat" || return 1
+        start_time "$line"; [ "$state" = S ] || return 1
     done
 }
 watch() { # the command, in the directory and with the environment that this shell has
@@ -98,13 +109,14 @@ watch() { # the command, in the directory and with the environment that this she
     # In a shell of its own, which `exec` replaces: a command is never one of the shell's own words.
     (myself; echo "$pid $began" >"$d/command"; exec $BOXFLOW_REAPER "$@") <"$from" >"$d/out" 2>"$d/err"
     code=$? n=0
-    # What is left running may hold the streams for ever; what the command itself wrote is in the pipes by now.
-    while [ $n -lt 30 ] && ! { [ -e "$d/out.end" ] && [ -e "$d/err.end" ]; }; do
+    # What is left running may hold the streams for ever; what the command itself wrote is in the pipes by now. On a
+    # busy machine it takes a while until it has been read from there.
+    while [ $n -lt 500 ] && ! { [ -e "$d/out.end" ] && [ -e "$d/err.end" ]; } && { [ $n -lt 30 ] || ! drained; }; do
         if [ $n -lt 10 ]; then nap 2; else nap 20; fi
         n=$((n + 1))
     done
     note_end "$code" ended
-    rm -f "$d/in" "$d/out" "$d/err"
+    rm -f "$d/in" "$d/out" "$d/err" "$d/out.reader" "$d/err.reader"
 }
 note_end() { # status, why; the first to note it is right
     now; echo "$1 $number $2" >"$d/exit.$$.new" && ln "$d/exit.$$.new" "$d/exit" 2>/dev/null

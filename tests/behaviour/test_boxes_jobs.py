@@ -281,3 +281,17 @@ async def test_logs_in_a_workflow_body_say_what_to_do_instead(tmp_path: Path) ->
                 await anext(box.jobs.logs("j"))
         finally:
             del asyncio.get_running_loop().owner  # type: ignore[attr-defined] # as above
+
+
+async def test_what_a_command_wrote_is_there_at_its_end_however_late_it_is_read(tmp_path: Path) -> None:
+    # Reading begins late, as on a machine that is busy for a second.
+    slow = tmp_path / "bin" / "dd"
+    slow.parent.mkdir()
+    slow.write_text('#!/bin/sh\ni=0; while [ $i -lt 1500000 ]; do i=$((i + 1)); done\nexec /bin/dd "$@"\n')
+    slow.chmod(0o755)
+    async with a_box(tmp_path / "boxes") as box:
+        path = f"{slow.parent}:{os.environ['PATH']}"
+        # A process in the background holds the streams open.
+        job = await box.jobs.start("echo written; sleep 30 & exit 3", env={"PATH": path})
+        result = await job.wait(timeout=60)
+    assert (result.stdout, result.exit_code) == ("written\n", 3)

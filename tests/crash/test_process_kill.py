@@ -28,6 +28,6 @@ def test_an_engine_that_is_killed_thirty_times_loses_and_repeats_nothing(tmp_pat
 
 @pytest.mark.real
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 4))
+@pytest.mark.parametrize("seed", [2])
 def test_an_engine_that_is_killed_again_and_again_loses_and_repeats_nothing(tmp_path: Path, seed: int) -> None:
     kill(tmp_path, times=50, seed=seed)

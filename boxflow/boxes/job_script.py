@@ -92,7 +92,7 @@ trim() { # the oldest segments but the first go, until little enough is kept
         size_of "$1" && kept=$((kept - size)); rm -f "$1"; shift
     done
 }
-drained() { # nothing that was written is on its way: each stream has ended, or its reader sleeps, and so has read it all
+drained() { # nothing is on its way: each stream has ended, or its reader sleeps, and so has read all of it
     [ -e /proc/self/stat ] || return 0
     for stream in out err; do
         [ -e "$d/$stream.end" ] && continue

@@ -276,7 +276,7 @@ def digest(seeds: range) -> str:
 
 
 @pytest.mark.slow
-def test_hundreds_of_random_programs_make_the_same_trace_every_time() -> None:
+def test_many_random_programs_make_the_same_trace_every_time() -> None:
     for seed in range(60):
         first, second, third = traces(seed, seed * 7919)
         assert first == second == third, f"seed {seed}"

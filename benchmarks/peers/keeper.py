@@ -1,8 +1,8 @@
 """Who ends a server or a driver, also when its runner is killed? `python -m benchmarks.peers.keeper ... -- COMMAND`.
 
 The command runs in a process group of its own. When the keeper's standard input ends, because the runner closed it or
-is gone, the command gets a signal, and its whole group SIGKILL when that has ended it or some seconds are over. The
-first line of output is the command's process id.
+is gone, the command gets a signal, and its whole group SIGKILL when that has ended it or some seconds are over. Its
+process id is written to the descriptor that `--tell` names.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--signal", default="SIGKILL", help="what ends the command")
     parser.add_argument("--user", help="whom the command runs as")
     parser.add_argument("--log", type=Path, required=True, help="where its standard error goes, and its output")
+    parser.add_argument("--tell", type=int, required=True, help="the descriptor to which its process id is written")
     parser.add_argument("--answers", action="store_true", help="its output is ours")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
@@ -41,7 +42,8 @@ def main() -> int:
             group=options.user,
             extra_groups=[] if options.user else None,
         )
-    print(process.pid, flush=True)
+    os.write(options.tell, f"{process.pid}\n".encode())
+    os.close(options.tell)
     asked = signal.Signals[options.signal]
     threading.Thread(target=end_with_input, args=(process, asked), daemon=True).start()
     code = process.wait()  # No deadline: the runner has one, and closes our input then.

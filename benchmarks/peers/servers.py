@@ -46,7 +46,8 @@ def kept(
     environment: Mapping[str, str] | None = None,
 ) -> Generator[tuple[int, IO[str]], None, None]:
     """A command with a keeper: its process id, and its output if it *answers*. Leaving ends it and all its children."""
-    options = ["--signal", signal, "--log", str(log), *(["--user", user] if user else [])]
+    told, telling = os.pipe()  # Not the output, where what the command prints could come between.
+    options = ["--signal", signal, "--log", str(log), "--tell", str(telling), *(["--user", user] if user else [])]
     options += ["--answers"] if answers else []
     keeper = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.peers.keeper", *options, "--", *command],
@@ -55,10 +56,13 @@ def kept(
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
         start_new_session=True,  # So that a Ctrl-C reaches us, and the keeper through us.
+        pass_fds=[telling],
     )
+    os.close(telling)
     assert keeper.stdin is not None and keeper.stdout is not None
     try:
-        first = keeper.stdout.readline()
+        with os.fdopen(told) as words:
+            first = words.readline()
         if not first:
             raise PeerUnavailableError(f"{command[0]} cannot be started: {last_line(log)}")
         yield int(first), keeper.stdout

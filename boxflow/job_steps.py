@@ -8,7 +8,6 @@ ended. After a crash the run asks again, and the job is found by its id.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, cast
 
@@ -19,8 +18,6 @@ from boxflow.context import step
 from boxflow.journal import Key, StepCall
 from boxflow.runner import Runner
 from boxflow.steps import Raised, Returned, attempt
-
-log = logging.getLogger("boxflow")
 
 Name = tuple[str, Key, int]
 """One attempt of a step: its run's id, its key, and the attempt's number."""

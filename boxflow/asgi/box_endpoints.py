@@ -12,19 +12,19 @@ from boxflow.asgi.documents import (
     BoxesDocument,
     ExecDocument,
     box_document,
+    exec_document,
+    timed_out_document,
 )
 from boxflow.asgi.endpoint import Answer, Call, Endpoint, Nothing, json_answer, json_response
 from boxflow.asgi.event_stream import answered_or_gone
 from boxflow.asgi.reading import DurationIn, bad_parameter, bad_part, parse_duration
 from boxflow.box_keeper import RUN_LABEL
 from boxflow.boxes import Box, BoxInfo, ExecResult
+from boxflow.boxes.command import DEFAULT_OUTPUT_BYTES
 from boxflow.engine import Engine
 from boxflow.errors import BoxflowError, BoxNotFoundError, CommandTimeoutError
 
 Word = Annotated[str, msgspec.Meta(min_length=1)]
-
-OUTPUT_BYTES = 1024 * 1024
-"""How much of each stream of a command is answered; beyond, its head and its tail are."""
 
 DEFAULT_TIMEOUT_S = 600.0
 """Ten minutes: who waits longer for an answer over HTTP starts a job, in a workflow."""
@@ -110,46 +110,26 @@ async def _exec(call: Call[Nothing, ExecBody]) -> Response:
             env=asked.env,
             user=asked.user,
             timeout=timeout_s,
-            max_output_bytes=OUTPUT_BYTES,
+            max_output_bytes=DEFAULT_OUTPUT_BYTES,
         )
 
     try:
         result = await answered_or_gone(call.request, call.door.streams, run)
     except CommandTimeoutError as error:
-        return json_response(_timed_out(error))
+        return json_response(timed_out_document(error))
     except ValueError as error:
         if isinstance(error, BoxflowError):
             raise
         raise bad_part("the body does not fit", str(error)) from error
     if result is None:
         return Response(status_code=400)  # Nobody is there to read it; the command was ended.
-    return json_response(
-        ExecDocument(
-            exit_code=result.exit_code,
-            stdout=result.stdout,
-            stderr=result.stderr,
-            duration_s=result.duration_s,
-            truncated=result.truncated,
-            timed_out=False,
-        )
-    )
+    return json_response(exec_document(result))
 
 
 def _texts(asked: ExecBody) -> list[tuple[str, list[str]]]:
     command = [asked.command] if isinstance(asked.command, str) else list(asked.command)
     env = [text for pair in asked.env.items() for text in pair]
     return [("command", command), ("cwd", [asked.cwd or ""]), ("env", env), ("user", [asked.user or ""])]
-
-
-def _timed_out(error: CommandTimeoutError) -> ExecDocument:
-    return ExecDocument(
-        exit_code=137,
-        stdout=error.stdout,
-        stderr=error.stderr,
-        duration_s=error.timeout_s,
-        truncated=max(len(error.stdout), len(error.stderr)) >= OUTPUT_BYTES,
-        timed_out=True,
-    )
 
 
 ENDPOINTS = (

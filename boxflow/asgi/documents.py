@@ -10,8 +10,10 @@ from typing import Annotated, Any, Final, TypeAlias, Union
 import msgspec
 
 from boxflow.box_keeper import RUN_LABEL
-from boxflow.boxes import BoxInfo, JobInfo, JobStatus
+from boxflow.boxes import BoxInfo, ExecResult, JobInfo, JobStatus
+from boxflow.boxes.command import DEFAULT_OUTPUT_BYTES
 from boxflow.boxes.snapshots import NAME_LABEL
+from boxflow.errors import CommandTimeoutError
 from boxflow.mail import Notified
 from boxflow.model import OUTCOME_TYPES, Failure, Outcome, RunStatus
 from boxflow.ports import BoxStatus
@@ -211,6 +213,30 @@ def box_document(info: BoxInfo) -> BoxDocument:
         run_id=info.labels.get(RUN_LABEL),
         labels=own,
         created_at=as_time(info.created_at),
+    )
+
+
+def exec_document(result: ExecResult) -> ExecDocument:
+    """How a command ended by itself."""
+    return ExecDocument(
+        exit_code=result.exit_code,
+        stdout=result.stdout,
+        stderr=result.stderr,
+        duration_s=result.duration_s,
+        truncated=result.truncated,
+        timed_out=False,
+    )
+
+
+def timed_out_document(error: CommandTimeoutError) -> ExecDocument:
+    """How a command ended that was killed at its deadline."""
+    return ExecDocument(
+        exit_code=137,
+        stdout=error.stdout,
+        stderr=error.stderr,
+        duration_s=error.timeout_s,
+        truncated=max(len(error.stdout), len(error.stderr)) >= DEFAULT_OUTPUT_BYTES,
+        timed_out=True,
     )
 
 

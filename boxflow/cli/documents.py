@@ -6,10 +6,8 @@ from typing import cast
 
 import msgspec
 
-from boxflow.asgi.documents import ExecDocument, run_document
-from boxflow.boxes import ExecResult
+from boxflow.asgi.documents import run_document
 from boxflow.cli.clients import Document
-from boxflow.errors import CommandTimeoutError
 from boxflow.ports import StoredRun
 from boxflow.runs import run_info
 
@@ -25,27 +23,3 @@ def stored_document(stored: StoredRun, result: bytes | None = None) -> Document:
     :param result: what it returned, encoded
     """
     return as_document(run_document(run_info(stored.record, stored.head, stored.head.status), result))
-
-
-def exec_document(result: ExecResult) -> ExecDocument:
-    """How a command in a box ended."""
-    return ExecDocument(
-        exit_code=result.exit_code,
-        stdout=result.stdout,
-        stderr=result.stderr,
-        duration_s=result.duration_s,
-        truncated=result.truncated,
-        timed_out=False,
-    )
-
-
-def timed_out_document(error: CommandTimeoutError) -> ExecDocument:
-    """How a command ended that was killed at its deadline."""
-    return ExecDocument(
-        exit_code=137,
-        stdout=error.stdout,
-        stderr=error.stderr,
-        duration_s=error.timeout_s,
-        truncated=False,
-        timed_out=True,
-    )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 
 from boxflow import Boxes
-from boxflow.asgi.documents import box_document, job_document
+from boxflow.asgi.documents import box_document, exec_document, job_document, timed_out_document
 from boxflow.box_keeper import RUN_LABEL
 from boxflow.boxes import ENGINE_LABEL
 from boxflow.cli.clients import Document, ExecWanted
-from boxflow.cli.documents import as_document, exec_document, timed_out_document
+from boxflow.cli.documents import as_document
 from boxflow.cli.failures import NOT_FOUND, CommandError
 from boxflow.errors import CommandTimeoutError
 

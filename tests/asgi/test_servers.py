@@ -48,6 +48,7 @@ async def served(name: str) -> AsyncIterator[httpx.AsyncClient]:
             base_url=f"http://127.0.0.1:{port}",
             headers={"Authorization": f"Bearer {KEY}"},
             trust_env=False,
+            timeout=30,  # A hang guard, in place of the client's own five seconds.
         )
         async with client:
             await ready(client, process)

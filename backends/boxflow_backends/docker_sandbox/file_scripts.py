@@ -50,6 +50,12 @@ make_above() {{ # the directories above a path; not through a link that leads no
         mkdir -p "${{1%/*}}" || exit {_NO_RIGHT}
     }}
 }}
+takes_input() {{ # run a program on our input; TERM ends it, and has `cut_off` clear away what it has begun
+    exec 3<&0
+    trap '[ -z "$!" ] || {{ kill -STOP $!; cut_off $!; kill -KILL $!; }}; exit 143' TERM
+    "$@" <&3 &
+    wait $!
+}}
 is_ours() {{ # one of the places that a box is made of
     case $1 in / | /workspace | "$HOME" | /tmp | /home | /var | /var/lib | /var/lib/boxflow*) exit {_OWN_PLACE} ;; esac
 }}
@@ -84,8 +90,10 @@ make_above "$at"
 mode=$3
 [ "$mode" != - ] || [ ! -e "$at" ] || mode=$(stat -c %a "$at" 2>/dev/null) || mode=-
 beside=${{at%/*}}/$2
-trap 'rm -f "$beside"' EXIT
-cat >"$beside" || exit
+cut_off() {{ rm -f "$beside"; }}
+trap cut_off EXIT
+trap 'exit 143' TERM
+takes_input cat >"$beside" || exit
 [ "$mode" = - ] || chmod "$mode" "$beside" || exit
 mv -f -T "$beside" "$at" || exit
 trap - EXIT
@@ -155,7 +163,14 @@ UNPACK: Final = (
 [ -d "$1" ] || {{ make_above "$1/x"; }}
 [ -d "$1" ] || exit {_NO_DIRECTORY}
 cd "$1" || exit {_NO_RIGHT}
-exec tar -x -p -o -f -
+cut_off() {{ # the file that is half there is the one that is open
+    for open in /proc/"$1"/fd/*; do
+        [ -f "$open" ] || continue
+        half=$(readlink "$open"; echo x)
+        rm -f "${{half%?x}}"
+    done
+}}
+takes_input tar -x -p -o -f -
 """
 )
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import signal
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final, TypeVar
 
 from boxflow.errors import SandboxError
@@ -26,6 +27,7 @@ from boxflow_backends.docker_sandbox.file_scripts import (
     error_of,
 )
 from boxflow_backends.docker_sandbox.record import WORKSPACE
+from boxflow_backends.uninterrupted import uninterrupted
 
 T = TypeVar("T")
 
@@ -33,6 +35,9 @@ Spawn = Callable[[str, ProcessSpec], Awaitable[Process]]
 
 # A program of ours that neither reads nor writes for so long hangs: on a pipe that was put in a file's place, say.
 SILENCE_S: Final = 60.0
+
+# What a program of ours has begun is one file, which is removed in no time where the box can do anything.
+TIDYING_S: Final = 5.0
 
 # Of what a program complains about; an error shows its end.
 _COMPLAINT_BYTES: Final = 64 * 1024
@@ -99,24 +104,41 @@ class DockerFiles:
     # --- programs ----------------------------------------------------------------------------------------------
 
     async def start(self, box_id: str, script: str, *arguments: str, stdin: bool = False) -> Process:
-        """Start one of our programs in the box."""
+        """Start one of our programs in the box. Cancelling leaves nothing of it behind."""
         argv = ("/bin/sh", "-c", script, "boxflow-files", *arguments)
-        return await self._spawn(box_id, ProcessSpec(argv=argv, cwd="/", env={"LC_ALL": "C"}, stdin=stdin))
+        spec = ProcessSpec(argv=argv, cwd="/", env={"LC_ALL": "C"}, stdin=stdin)
+        got: list[Process] = []
+
+        async def spawned() -> None:
+            got.append(await self._spawn(box_id, spec))
+
+        try:
+            await uninterrupted(spawned())
+        except asyncio.CancelledError:
+            for process in got:
+                async with running(process, tidies=stdin):
+                    raise
+            raise
+        return got[0]
 
     async def _run(
         self, box_id: str, path: str, script: str, *arguments: str, chunks: AsyncIterator[bytes] | None = None
     ) -> bytes:
         """What a program of ours writes, once it has ended well. Cancelling ends it."""
         process = await self.start(box_id, script, *arguments, stdin=chunks is not None)
-        async with running(process):
+        async with running(process, tidies=chunks is not None):
             return b"".join([data async for data in conversation(process, box_id, path, chunks)])
 
 
 class running:  # noqa: N801 - read as a word: `async with running(process):`
-    """Ends *process* when the block is left in any other way than by its end."""
+    """Ends *process* when the block is left in any other way than by its end.
 
-    def __init__(self, process: Process) -> None:
+    :param tidies: on SIGTERM it removes what it has begun to write, and is given the time to
+    """
+
+    def __init__(self, process: Process, *, tidies: bool = False) -> None:
         self._process = process
+        self._tidies = tidies
 
     async def __aenter__(self) -> None:
         return None
@@ -125,9 +147,17 @@ class running:  # noqa: N801 - read as a word: `async with running(process):`
         if error is None:
             return
         try:
+            if self._tidies:
+                await uninterrupted(self._tidied())
             await self._process.kill()
         except SandboxError as exc:
             error.add_note(f"meanwhile: {exc}")
+
+    async def _tidied(self) -> None:
+        await self._process.signal(signal.SIGTERM)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TIDYING_S):
+                await self._process.wait()
 
 
 async def conversation(

@@ -47,7 +47,7 @@ class Transfers:
         if not stat.S_ISDIR(status.st_mode):
             raise SandboxError(f"{str(source)!r} is neither a file nor a directory; it cannot be uploaded")
         process = await self._files.start(box_id, UNPACK, absolute(path, WORKSPACE), stdin=True)
-        async with running(process), aclosing(packed(source, limiter=self._threads)) as chunks:
+        async with running(process, tidies=True), aclosing(packed(source, limiter=self._threads)) as chunks:
             async for _ in conversation(process, box_id, path, chunks):
                 # It has nothing to say.
                 pass

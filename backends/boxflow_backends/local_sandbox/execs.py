@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
+import threading
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from typing import TypeVar
+from weakref import WeakSet
 
 import anyio
 import anyio.to_thread
@@ -25,6 +27,15 @@ from boxflow_backends.local_sandbox.trees import end_marked
 from boxflow_backends.uninterrupted import uninterrupted
 
 T = TypeVar("T")
+
+_everywhere: WeakSet[Execs] = WeakSet()
+_everywhere_lock = threading.Lock()
+
+
+def _all() -> list[Execs]:
+    """Those of every sandbox in this process: whoever reaped another one's child would make its exit status a lie."""
+    with _everywhere_lock:
+        return list(_everywhere)
 
 
 class Execs:
@@ -53,6 +64,8 @@ class Execs:
         #: How many processes are being started, and are not among those that run yet.
         self._starting = 0
         self.enclosures = Enclosures(layout, records, self.end_marked)
+        with _everywhere_lock:
+            _everywhere.add(self)
 
     async def spawn(self, box_id: str, spec: ProcessSpec) -> LocalProcess:
         """Start a process in the box. Cancelling leaves none behind."""
@@ -111,7 +124,7 @@ class Execs:
 
     def end_marked(self, mark: str, leader: int | None = None) -> None:
         """End all processes that carry the mark, with what belongs to them. Blocking."""
-        end_marked(mark, children=self._children, is_starting=lambda: self._starting > 0, leader=leader)
+        end_marked(mark, children=_children, is_starting=_is_starting, leader=leader)
 
     # --- in threads --------------------------------------------------------------------------------------------
 
@@ -175,8 +188,23 @@ class Execs:
         self._running[process] = mark
         return process
 
-    def _children(self) -> Collection[int]:
-        return [process.pid for process in tuple(self._running) if not process.ended]
+    @property
+    def running(self) -> tuple[LocalProcess, ...]:
+        """The processes that have not ended, as far as is known."""
+        return tuple(process for process in tuple(self._running) if not process.ended)
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether a process is being started that is not among them yet."""
+        return self._starting > 0
+
+
+def _children() -> Collection[int]:
+    return [process.pid for execs in _all() for process in execs.running]
+
+
+def _is_starting() -> bool:
+    return any(execs.is_starting for execs in _all())
 
 
 def _signal_entered(outside: int, number: int) -> None:

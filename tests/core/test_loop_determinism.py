@@ -243,7 +243,7 @@ def traces(seed: int, schedule: int) -> list[Trace]:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32), schedule=st.integers(0, 2**32))
 def test_a_random_program_makes_the_same_trace_every_time(seed: int, schedule: int) -> None:
     first, second, third = traces(seed, schedule)
@@ -276,6 +276,7 @@ def digest(seeds: range) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_many_random_programs_make_the_same_trace_every_time() -> None:
     for seed in range(60):
         first, second, third = traces(seed, seed * 7919)

@@ -49,7 +49,9 @@ async def test_a_command_under_way_when_the_engine_is_killed_runs_once_and_its_r
     assert processes_of(tmp_path) == []
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "seed", [1, *(pytest.param(seed, marks=[pytest.mark.slow, pytest.mark.thorough]) for seed in (2, 3))]
+)
 async def test_an_engine_killed_at_any_moment_leaves_no_box_and_no_process(tmp_path: Path, seed: int) -> None:
     sandbox = f"local:{tmp_path / 'boxes'}"
     results = await kill_at_work(tmp_path, sandbox, times=12, span_s=0.35, seed=seed)

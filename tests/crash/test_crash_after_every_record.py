@@ -82,6 +82,7 @@ def test_a_random_run_goes_on_rightly_after_a_crash_at_every_write() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_many_random_runs_go_on_rightly_after_a_crash_at_every_write() -> None:
     ends = {crash_and_replay(generate(Random(f"every {seed}"))).status for seed in range(20, 80)}
     assert ends == {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED}

@@ -258,8 +258,8 @@ async def number_of_calls(groups: Sequence[Sequence[Operation]]) -> int:
     return disk.calls
 
 
-async def cut_everywhere(groups: Sequence[Sequence[Operation]], *, seeds: int, step: int = 1) -> None:
-    for cut_after in range(1, await number_of_calls(groups) + 1, step):
+async def cut_everywhere(groups: Sequence[Sequence[Operation]], *, seeds: int, begin: int = 1, step: int = 1) -> None:
+    for cut_after in range(begin, await number_of_calls(groups) + 1, step):
         disk = SimulatedDisk(cut_after=cut_after)
         played = await play(disk, groups)
         for loss in LOSSES:
@@ -267,6 +267,9 @@ async def cut_everywhere(groups: Sequence[Sequence[Operation]], *, seeds: int, s
         for seed in range(seeds):
             await check(disk.after_power_loss("random", seed), played)
 
+
+#: Every third call, from the first, the second and the third on, is every call.
+THOROUGH = pytest.mark.thorough
 
 SCRIPT: list[list[Operation]] = [
     [Create("a")],
@@ -291,8 +294,9 @@ SCRIPT: list[list[Operation]] = [
 ]
 
 
-async def test_a_power_cut_at_any_call_loses_nothing_that_was_acknowledged() -> None:
-    await cut_everywhere(SCRIPT, seeds=2)
+@pytest.mark.parametrize("begin", [1, *(pytest.param(begin, marks=THOROUGH) for begin in (2, 3))])
+async def test_a_power_cut_at_any_call_loses_nothing_that_was_acknowledged(begin: int) -> None:
+    await cut_everywhere(SCRIPT, seeds=2, begin=begin, step=3)
 
 
 async def test_a_power_cut_during_recovery_loses_nothing_either() -> None:
@@ -319,9 +323,10 @@ async def fails_to_open(disk: SimulatedDisk) -> bool:
         return True
 
 
+@pytest.mark.parametrize("begin", [1, *(pytest.param(begin, marks=THOROUGH) for begin in (2, 3))])
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, None], ids=["EIO", "ENOSPC", "short write"])
-async def test_any_failing_call_loses_nothing_that_was_acknowledged(code: int | None) -> None:
-    for at in count(1):
+async def test_any_failing_call_loses_nothing_that_was_acknowledged(code: int | None, begin: int) -> None:
+    for at in count(begin, 3):
         fault = Fault(at, code)
         disk = SimulatedDisk(fault=fault)
         played = await play(disk, SCRIPT)
@@ -336,7 +341,7 @@ async def test_any_failing_call_loses_nothing_that_was_acknowledged(code: int | 
 async def test_what_was_read_back_after_a_failed_sync_survives_the_next_power_cut() -> None:
     """The pages of a failed sync look clean: opening must write them again, not only sync them again."""
     calls = await number_of_calls(SCRIPT)
-    for at in range(1, calls):
+    for at in range(1, calls, 2):
         disk = SimulatedDisk(fault=Fault(at, errno.EIO))
         played = await play(disk, SCRIPT)
         survivor = disk.after_process_death()

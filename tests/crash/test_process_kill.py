@@ -22,12 +22,13 @@ def kill(directory: Path, *, times: int, seed: int) -> None:
 
 
 @pytest.mark.real
-def test_an_engine_that_is_killed_thirty_times_loses_and_repeats_nothing(tmp_path: Path) -> None:
-    kill(tmp_path, times=30, seed=1)
+def test_an_engine_that_is_killed_twenty_times_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    kill(tmp_path, times=20, seed=1)
 
 
 @pytest.mark.real
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [2])
+@pytest.mark.thorough
+@pytest.mark.parametrize("seed", [2, 3])
 def test_an_engine_that_is_killed_again_and_again_loses_and_repeats_nothing(tmp_path: Path, seed: int) -> None:
     kill(tmp_path, times=50, seed=seed)

@@ -36,7 +36,7 @@ def test_seeded_schedules_keep_every_promise_through_crashes(portion: int) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("portion", range(10))
+@pytest.mark.parametrize("portion", [*range(4), *(pytest.param(n, marks=pytest.mark.thorough) for n in range(4, 10))])
 def test_larger_workflows_keep_every_promise_through_crashes(portion: int) -> None:
     for seed in range(portion * 20, portion * 20 + 20):
         crash_and_replay(generate(Random(f"large {seed}"), leaves=25), crashes=4)

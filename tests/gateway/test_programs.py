@@ -122,7 +122,7 @@ async def test_a_program_without_a_network_reaches_its_model_through_the_gate(na
     assert spent.usage.requests == len(model.requests) + len(model.side_requests)
 
 
-@pytest.mark.parametrize("trouble", ["budget", "token"])
+@pytest.mark.parametrize("trouble", ["budget", pytest.param("token", marks=pytest.mark.thorough)])
 async def test_a_program_that_is_refused_stops_soon(name: str, trouble: str, tmp_path: Path) -> None:
     async with ScriptedModel(WORK, keys={KEY}) as model, ModelGateway(secrets=SECRETS) as gateway:
         one = account_of(name, model, max_output_tokens=34)

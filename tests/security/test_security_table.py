@@ -78,7 +78,7 @@ def test_locally_the_table_says_what_holds(
 @pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.parametrize("group", GROUPS)
-@pytest.mark.parametrize("profile", ["local", "bubblewrap"])
+@pytest.mark.parametrize("profile", ["local", pytest.param("bubblewrap", marks=pytest.mark.thorough)])
 def test_locally_the_table_says_what_holds_for_those_who_are_not_root(
     profile: str, group: str, place: Path, need: Callable[[str, bool], None]
 ) -> None:
@@ -95,7 +95,7 @@ def test_locally_the_table_says_what_holds_for_those_who_are_not_root(
 @pytest.mark.real
 @pytest.mark.docker
 @pytest.mark.parametrize("group", GROUPS)
-@pytest.mark.parametrize("profile", ["docker", "docker-disk"])
+@pytest.mark.parametrize("profile", ["docker", pytest.param("docker-disk", marks=pytest.mark.thorough)])
 def test_in_docker_the_table_says_what_holds(
     profile: str, group: str, place: Path, need: Callable[[str, bool], None]
 ) -> None:

@@ -219,7 +219,7 @@ class Hub:
                 self._timekeeper.set(stored.head.due, run_id)
             if any(token.startswith(("child:", "job:")) for token in stored.head.waiting):
                 # A child or a job may have ended without the run having heard of it.
-                self.spawn(self._rouse(run_id))
+                self._residents.rouse_soon(run_id)
         self.spawn(self._look_after_boxes())
 
     async def _look_after_boxes(self) -> None:
@@ -428,7 +428,7 @@ class Hub:
         if head.status is RunStatus.PENDING and record.start_at > self.clock.now():
             self._timekeeper.set(record.start_at, record.run_id)
         else:
-            self.spawn(self._rouse(record.run_id))
+            self._residents.rouse_soon(record.run_id)
 
     def new_id(self) -> str:
         # Sorts by time, like a UUID of version 7 (RFC 9562 §5.7): 48 bits of milliseconds, then randomness.
@@ -457,9 +457,6 @@ class Hub:
         """The run, as `rouse` brings it, kept in memory for as long as the block takes."""
         self.check()
         return self._residents.hold(run_id)
-
-    async def _rouse(self, run_id: str) -> None:
-        await self._residents.rouse(run_id)
 
     def execution(self, record: RunRecord, found: Workflow[Any, Any], payload: Any) -> Execution:
         """A new execution of that run, on a loop that is watched."""
@@ -493,7 +490,7 @@ class Hub:
         if runner is not None:
             runner.wake()
         else:
-            self.spawn(self._rouse(run_id))
+            self._residents.rouse_soon(run_id)
 
     def ring_at(self, when: float, run_id: str) -> None:
         self._timekeeper.set(when, run_id)

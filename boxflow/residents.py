@@ -67,11 +67,19 @@ class Residents:
         runner = self._runners.get(run_id)
         if runner is not None:
             return runner
+        # Who asks may be cancelled; the building goes on for the others.
+        return await asyncio.shield(self._building(run_id))
+
+    def rouse_soon(self, run_id: str) -> None:
+        """Have the run brought into memory, if need be."""
+        if run_id not in self._runners:
+            self._building(run_id)
+
+    def _building(self, run_id: str) -> asyncio.Task[Runner | None]:
         task = self._rousing.get(run_id)
         if task is None:
             task = self._rousing[run_id] = self._hub.spawn(self._build(run_id))
-        # Who asks may be cancelled; the building goes on for the others.
-        return await asyncio.shield(task)
+        return task
 
     @asynccontextmanager
     async def hold(self, run_id: str) -> AsyncGenerator[Runner | None]:

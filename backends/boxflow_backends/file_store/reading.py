@@ -39,6 +39,12 @@ class Snapshot:
     hidden: frozenset[str]
 
 
+def may_be_archived(query: RunQuery) -> bool:
+    """Whether a run that is over, and waits for nothing any more, can match."""
+    is_final = query.statuses is None or any(status.is_final for status in query.statuses)
+    return is_final and query.waiting_for is None and query.due_before is None
+
+
 def read_run(disk: Disk, root: Path, kept: int) -> StoredRun:
     """The run that is kept at these places."""
     with Files(disk, root) as files:
@@ -91,8 +97,6 @@ def _read_run(files: Files, kept: int) -> StoredRun:
 def _archived(
     files: Files, archive: Archive, query: RunQuery, before: tuple[float, str] | None, snapshot: Snapshot
 ) -> Iterator[tuple[float, str, int | StoredRun]]:
-    if query.waiting_for is not None or query.due_before is not None:
-        return
     for row in archive.newest_first(None if before is None else before[0]):
         if query.statuses is not None and row.status not in query.statuses:
             continue

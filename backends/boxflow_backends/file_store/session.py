@@ -17,6 +17,7 @@ from boxflow_backends.file_store.compaction import Compacted, Compaction, Plan
 from boxflow_backends.file_store.disk import Disk
 from boxflow_backends.file_store.lines import FOLDERS, Line, as_lines, both, encode, number_of
 from boxflow_backends.file_store.log import Log
+from boxflow_backends.file_store.recent import Recent
 from boxflow_backends.file_store.recovery import Recovered, recover, repair
 from boxflow_backends.file_store.state import State, first_of, is_in_log_after, last_of
 from boxflow_backends.file_store.writer import Durability, say
@@ -54,6 +55,7 @@ class Session:
         self.root = settings.root
         self.lock = threading.Lock()
         self.blobs = Blobs(self.disk, self.root)
+        self.recent = Recent()
         self.past_tokens: dict[str, int] = {}
         # The same as `check_open` returning, for where every microsecond counts.
         self.is_accepting = True
@@ -333,6 +335,7 @@ class ReadOnlySession:
         self.root = settings.root
         self.lock = threading.Lock()
         self.blobs = Blobs(self.disk, self.root)
+        self.recent = Recent()
         self.state = self._load()
 
     def check_open(self) -> None:

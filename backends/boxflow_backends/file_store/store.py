@@ -37,7 +37,7 @@ from boxflow_backends.file_store.lines import (
     encode,
     number_of,
 )
-from boxflow_backends.file_store.reading import Snapshot, list_runs, read_outcomes, read_run
+from boxflow_backends.file_store.reading import Snapshot, list_runs, may_be_archived, read_outcomes, read_run
 from boxflow_backends.file_store.session import ReadOnlySession, Session, Settings
 from boxflow_backends.file_store.state import State
 from boxflow_backends.file_store.writer import Durability, Waiter, say
@@ -152,6 +152,7 @@ class FileStore:
                     )
                     where, waiter = session.log.add(encode(line), asyncio.get_running_loop())
                     state.index.add(record, head, both(where, where))
+                    session.recent.hold(record, head, both(where, where))
                     state.items.apply(changes)
                     break
                 archives = state.archives
@@ -191,9 +192,12 @@ class FileStore:
 
     async def get_run(self, run_id: str) -> StoredRun | None:
         def read(session: Session | ReadOnlySession, kept: int) -> StoredRun:
-            return read_run(session.disk, session.root, kept)
+            run = read_run(session.disk, session.root, kept)
+            with session.lock:
+                session.recent.hold(run.record, run.head, kept)
+            return run
 
-        return await self._read(run_id, read)
+        return await self._recent(run_id) or await self._read(run_id, read)
 
     async def find_runs(self, query: RunQuery) -> Sequence[StoredRun]:
         before = None
@@ -211,16 +215,25 @@ class FileStore:
             with session.lock:
                 runs = session.state.index.find(query, before=before)
                 newest = max((run.kept & PLACE_MASK for run in runs), default=0)
+                archives = session.state.archives if may_be_archived(query) else ()
+                found = [session.recent.find(run.run_id, run.kept) for run in runs]
+                live = [(run.created_at, run.run_id, run.kept) for run in runs]
                 snapshot = Snapshot(
-                    live=[(run.created_at, run.run_id, run.kept) for run in runs],
-                    archives=session.state.archives,
+                    live=live,
+                    archives=archives,
                     gone=session.state.gone,
                     hidden=frozenset(session.state.revived),
                 )
-            if not snapshot.live and not snapshot.archives:
-                return []
-            await self._written(session, newest)
-            return await self._in_thread(lambda: read(session, snapshot))
+            if runs:
+                await self._written(session, newest)
+            if not archives and None not in found:
+                return [run for run in found if run is not None]
+            listed = await self._in_thread(lambda: read(session, snapshot))
+            if len(live) == 1 and not archives:
+                # The one run that waits for something: it is about to go on.
+                with session.lock:
+                    session.recent.hold(listed[0].record, listed[0].head, live[0][2])
+            return listed
 
         return await self._again_when_moved(once)
 
@@ -350,6 +363,16 @@ class FileStore:
 
     # --- reading -------------------------------------------------------------------------------------------------
 
+    async def _recent(self, run_id: str) -> StoredRun | None:
+        session = self._opened()
+        with session.lock:
+            run = session.state.index.runs.get(run_id)
+            if run is None or (found := session.recent.find(run_id, run.kept)) is None:
+                return None
+            where = run.kept & PLACE_MASK
+        await self._written(session, where)
+        return found
+
     async def _read(self, run_id: str, read: Callable[[Session | ReadOnlySession, int], T]) -> T | None:
         async def once() -> T | None:
             session = self._opened()
@@ -428,6 +451,7 @@ def _append(
     )
     where, waiter = log.add(encode(line), asyncio.get_running_loop())
     run.kept = both(first, where)
+    session.recent.changed(run.run_id, head, run.kept)
     session.state.index.update(run, head)
     if changes:
         session.state.items.apply(changes)

@@ -34,6 +34,7 @@ from boxflow.codec import decode_value
 from boxflow.errors import (
     BoxflowError,
     ConfigurationError,
+    RunNotFoundError,
     RunStateError,
     SandboxError,
     StoreClosedError,
@@ -213,14 +214,34 @@ class Hub:
         driven = await self._find_all(RunQuery(statuses=frozenset({RunStatus.PENDING, RunStatus.RUNNING})))
         for stored in reversed(driven):
             self.launch(stored.record, stored.head)
-        for stored in await self._find_all(RunQuery(statuses=frozenset({RunStatus.WAITING}))):
+        page = await self._take_up_waiting(None)
+        if page:
+            # A million runs that wait are no reason to begin late.
+            self.spawn(self._take_up_more(page))
+        self.spawn(self._look_after_boxes())
+
+    async def _take_up_more(self, page: Sequence[StoredRun]) -> None:
+        in_background.set(True)
+        while page:
+            for last in reversed(page):
+                with contextlib.suppress(RunNotFoundError):  # It was pruned meanwhile: go on behind the one before.
+                    page = await self._take_up_waiting(last.record.run_id)
+                    break
+            else:
+                return
+
+    async def _take_up_waiting(self, after: str | None) -> Sequence[StoredRun]:
+        """Set the timers of a page of the runs that wait; the page, unless it is the last one."""
+        query = RunQuery(statuses=frozenset({RunStatus.WAITING}), after=after)
+        page = await self.store.find_runs(query)
+        for stored in page:
             run_id = stored.record.run_id
             if stored.head.due is not None:
                 self._timekeeper.set(stored.head.due, run_id)
             if any(token.startswith(("child:", "job:")) for token in stored.head.waiting):
                 # A child or a job may have ended without the run having heard of it.
                 self._residents.rouse_soon(run_id)
-        self.spawn(self._look_after_boxes())
+        return page if len(page) == query.limit else ()
 
     async def _look_after_boxes(self) -> None:
         await self._reap()

@@ -9,7 +9,6 @@ do. A crash before leaves files that do not count, a crash after leaves files th
 from __future__ import annotations
 
 import time
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from heapq import merge
@@ -40,6 +39,7 @@ from boxflow_backends.file_store.lines import (
     seal,
 )
 from boxflow_backends.file_store.recovery import checked_lines, numbers
+from boxflow_backends.file_store.touched import Touched
 
 # As many archives of about one size are merged into one: an id is then looked up in few files, however many runs ended.
 _MERGE_COUNT = 8
@@ -88,18 +88,6 @@ class Compacted:
     gone: set[tuple[int, str]] = attrs.field(factory=set[tuple[int, str]])
     all_gone: set[tuple[int, str]] = attrs.field(factory=set[tuple[int, str]])
     checkpoint_bytes: int = 0
-
-
-class _Touched(msgspec.Struct, gc=False):
-    """A run of which the segments say something: where, and whether they begin with its creation.
-
-    Like all that a compaction has one of for each run, it is out of sight of the garbage collector, whose passes over
-    so many objects would be pauses of the event loop.
-    """
-
-    places: array[int]
-    is_new: bool = False
-    base: int | None = None
 
 
 class _ItemKey(msgspec.Struct):
@@ -169,7 +157,11 @@ class _CheckpointFile:
 
 
 class Compaction:
-    """One compaction. `run` does all of it up to the change-over; then the store switches, and calls `remove_old`."""
+    """One compaction. `run` does all of it up to the change-over; then the store switches, and calls `remove_old`.
+
+    :param known: a run id, as the same string that the store has where it has one: what is here for each run is there
+        beside it for a while
+    """
 
     def __init__(
         self,
@@ -177,6 +169,7 @@ class Compaction:
         root: Path,
         plan: Plan,
         *,
+        known: Callable[[str], str],
         forget: Callable[[Archive, Sequence[str]], bool],
         stopped: Callable[[], bool],
     ) -> None:
@@ -185,7 +178,8 @@ class Compaction:
         self._plan = plan
         self._forget = forget
         self._stopped = stopped
-        self._touched: dict[str, _Touched] = {}
+        self._known = known
+        self._touched = Touched(known)
         self._dropped: set[str] = set()
         self._items: dict[tuple[str, str], Item | None] = {}
         self._done = Compacted(upto=plan.upto)
@@ -271,14 +265,11 @@ class Compaction:
     def _read_line(self, line: Line, where: int, files: Files, gone: set[tuple[int, str]]) -> None:
         match line.op:
             case "create":
-                self._touched[line.run] = _Touched(array("Q", (where,)), is_new=True)
+                self._touched.create(line.run, where)
             case "append":
-                touched = self._touched.get(line.run)
-                if touched is None:
-                    touched = self._touched[line.run] = _Touched(array("Q"))
-                touched.places.append(where)
+                self._touched.add(line.run, where)
             case "delete":
-                self._touched.pop(line.run, None)
+                self._touched.drop(line.run)
                 self._dropped.add(line.run)
                 found = find(self._plan.archives, gone, files, line.run)
                 if found is not None:
@@ -300,21 +291,25 @@ class Compaction:
             key = _key(raw)
             if key.op == "gone":
                 gone.add((key.archive, key.run))
-            touched = self._touched.get(key.run) if key.op == "run" else None
-            if touched is not None and not touched.is_new and key.run not in self._dropped:
-                touched.base = where
+            if (
+                key.op == "run"
+                and key.run in self._touched
+                and self._touched.lacks_base(key.run)
+                and key.run not in self._dropped
+            ):
+                self._touched.set_base(key.run, where)
         ended: list[tuple[tuple[float, str], str]] = []
         alive: list[str] = []
-        for run_id, touched in self._touched.items():
-            if not touched.is_new and touched.base is None:
+        for run_id in self._touched:
+            if self._touched.lacks_base(run_id):
                 found = find(self._plan.archives, set(), files, run_id)
                 if found is None:
                     continue
-                touched.base = found[0]
+                self._touched.set_base(run_id, found[0])
                 gone.add((number_of(found[0]), run_id))
-            head = files.line(touched.places[-1]).head
+            head = files.line(self._touched.newest(run_id)).head
             if head is not None and head.status.is_final:
-                first = files.line(touched.places[0] if touched.base is None else touched.base)
+                first = files.line(self._touched.places(run_id)[0])
                 assert first.record is not None, "a run begins with its record"
                 ended.append(((first.record.created_at, run_id), run_id))
             else:
@@ -336,7 +331,7 @@ class Compaction:
                 body = raw[:-ENDING] + b"}"
                 if key.op == "run":
                     if key.run not in self._touched and key.run not in self._dropped:
-                        done.carried.add(key.run, checkpoint.add(body))
+                        done.carried.add(self._known(key.run), checkpoint.add(body))
                 elif key.op == "item":
                     put = key.changes[0].put
                     if put is not None and (put.collection, put.key) not in self._items:
@@ -357,9 +352,7 @@ class Compaction:
 
     def _joined(self, run_id: str, files: Files) -> tuple[Line, bytes]:
         """All lines of a run as one: its record, its newest head, and its whole journal."""
-        touched = self._touched[run_id]
-        places = touched.places if touched.base is None else [touched.base, *touched.places]
-        lines = [files.line(where) for where in places]
+        lines = [files.line(where) for where in self._touched.places(run_id)]
         journal = b",".join(part for line in lines if (part := bytes(line.outcomes)[1:-1]))
         joined = Line(
             op="run",

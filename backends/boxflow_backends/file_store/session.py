@@ -203,7 +203,9 @@ class Session:
                     plan = self._plan()
                 if plan is None:
                     return
-                compaction = Compaction(self.disk, self.root, plan, forget=self._forget, stopped=stopped)
+                compaction = Compaction(
+                    self.disk, self.root, plan, known=self._known, forget=self._forget, stopped=stopped
+                )
                 done = compaction.run()
                 if done is None:
                     return
@@ -235,6 +237,10 @@ class Session:
     def _drop_before(self) -> float | None:
         retention_s = self._settings.retention_s
         return None if retention_s is None else self._settings.now() - retention_s
+
+    def _known(self, run_id: str) -> str:
+        run = self.state.index.runs.get(run_id)  # Without the lock: one look into a dict is whole by itself.
+        return run_id if run is None else run.run_id
 
     def _forget(self, archive: Archive, run_ids: Sequence[str]) -> bool:
         """Drop the runs of an archive with what belongs to them; False when one of them came back to life."""

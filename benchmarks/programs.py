@@ -6,7 +6,19 @@ import importlib
 
 from benchmarks.model import Program
 
-NAMES = ("steps", "replay", "waiting", "latency", "webhooks", "startup", "opening", "testkit", "boxes")
+NAMES = (
+    "steps",
+    "growth",
+    "replay",
+    "waiting",
+    "latency",
+    "webhooks",
+    "startup",
+    "opening",
+    "pauses",
+    "testkit",
+    "boxes",
+)
 
 
 def load(name: str) -> Program:

@@ -9,6 +9,9 @@ the system both times.
 - In the FileStore it is the index; `reopened_bytes` is the same after opening that store in a fresh process: what a
   machine with that many waiting runs pays from its next start on.
 
+- `p50_ms`, `p99_ms`: how long it takes with so many waiting, from `Engine.notify` to the result of the run that waited
+  for it: some of them, spread over all, one after the other.
+
 Also `per_s`: how many such runs are started, waiting and evicted in a second; `disk_bytes` a run on disk.
 """
 
@@ -17,11 +20,12 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
 from benchmarks.inside import until_waiting
-from benchmarks.measuring import Stopwatch, rss_bytes, run
+from benchmarks.measuring import Stopwatch, quantiles_ms, rss_bytes, run
 from benchmarks.model import Program, Sample, Size, Subject, Target
 from boxflow import Context, Engine, workflow
 from boxflow.ports import Store
@@ -29,6 +33,7 @@ from boxflow_backends.file_store import FileStore
 from boxflow_backends.memory_store import MemoryStore
 
 AT_ONCE = 500
+NOTIFIED = 100
 
 
 @workflow
@@ -57,13 +62,24 @@ def measure(store_name: str, operations: int, directory: Path) -> Sample:
             with Stopwatch() as watch:
                 await start(engine, warm_up, operations)
             grown = rss_bytes() - before
-        return watch.sample(operations - warm_up, run_bytes=grown / (operations - warm_up))
+            latencies = [await resumed_s(engine, number) for number in range(0, operations, operations // NOTIFIED)]
+        values = {"run_bytes": grown / (operations - warm_up), **quantiles_ms(latencies)}
+        return watch.sample(operations - warm_up, **values)
 
     sample = run(main())
     if store_name == "file":
         sample.values["reopened_bytes"] = reopened_bytes(path) / operations
         sample.values["disk_bytes"] = sum(file.stat().st_size for file in path.rglob("*.jsonl")) / operations
     return sample
+
+
+async def resumed_s(engine: Engine, number: int) -> float:
+    """How long it takes from the event to the result of the run that waits for it."""
+    waiting = await engine.get(f"run-{number:08d}")
+    begun = time.perf_counter()
+    await engine.notify(f"go-{number}")
+    await waiting.result()
+    return time.perf_counter() - begun
 
 
 def reopened_bytes(path: Path) -> float:
@@ -78,8 +94,12 @@ def reopened_bytes(path: Path) -> float:
 
 async def reopen(path: Path) -> int:
     async with Engine([wait], store=FileStore(path), max_resident_runs=0):
-        await asyncio.sleep(0.05)
-        return rss_bytes()
+        # The engine looks through what waits in the background. It has done so when its memory no longer changes.
+        size = 0
+        while abs((now := rss_bytes()) - size) > size // 200:
+            size = now
+            await asyncio.sleep(1.0)
+        return now
 
 
 def _subjects() -> list[Subject]:
@@ -98,7 +118,7 @@ def _subjects() -> list[Subject]:
                     what=f"{name}, {number:,} waiting runs",
                     measure=partial(measure, store),
                     operations=dict.fromkeys(sizes, number),
-                    shown=("run_bytes", "reopened_bytes", "per_s", "cpu_us", "disk_bytes"),
+                    shown=("run_bytes", "reopened_bytes", "p50_ms", "p99_ms", "per_s", "cpu_us", "disk_bytes"),
                 )
             )
     return subjects
@@ -106,7 +126,7 @@ def _subjects() -> list[Subject]:
 
 PROGRAM = Program(
     name="waiting",
-    question="How much memory does a waiting run cost?",
+    question="What do runs cost that wait: how much memory, and how long until one goes on?",
     subjects=tuple(_subjects()),
     targets=tuple(
         Target(

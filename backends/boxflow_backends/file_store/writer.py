@@ -1,8 +1,8 @@
 """The thread that writes: takes everything that waits, writes it at once, syncs it at once, acknowledges it at once.
 
-A record costs the event loop two appends to a list; how many records share a sync is decided by how many arrive while
-the sync before is running (group commit). What waits needs no bound of its own: each record has a caller that waits for
-it.
+A record costs the event loop two appends to a list. What one turn of the loop puts shares a sync, and so does what
+arrives while the sync before is running (group commit). What waits needs no bound of its own: each record has a caller
+that waits for it.
 """
 
 from __future__ import annotations
@@ -105,6 +105,8 @@ class Writer:
         self._batches: list[_Batch] = []
         self._batch = _Batch(None)
         self._is_asleep = False
+        #: The loop that wakes it in its next turn.
+        self._called_by: asyncio.AbstractEventLoop | None = None
         # Held, except for the moment in which the thread is woken: acquiring it is sleeping, in C.
         self._wake = threading.Lock()
         self._wake.acquire()
@@ -131,10 +133,19 @@ class Writer:
         waiter = loop.create_future()
         batch.lines.append(line)
         batch.waiters.append(waiter)
-        if self._is_asleep:
-            self._is_asleep = False
-            self._wake.release()
+        if self._is_asleep and self._called_by is not loop:
+            # Not yet: what else this turn of the loop has to write shall share the sync.
+            self._called_by = loop
+            loop.call_soon(self._call, loop)
         return waiter
+
+    def _call(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            if self._called_by is loop:
+                self._called_by = None
+            if self._is_asleep:
+                self._is_asleep = False
+                self._wake.release()
 
     def put_then(self, then: Roll | Stop | Mark) -> None:
         """Have *then* done after everything that was put."""

@@ -105,7 +105,9 @@ class Writer:
         self._batches: list[_Batch] = []
         self._batch = _Batch(None)
         self._is_asleep = False
-        #: The loop that wakes it in its next turn.
+        #: What was put is to be written now.
+        self._is_due = False
+        #: The loop that says so in its next turn.
         self._called_by: asyncio.AbstractEventLoop | None = None
         # Held, except for the moment in which the thread is woken: acquiring it is sleeping, in C.
         self._wake = threading.Lock()
@@ -119,9 +121,7 @@ class Writer:
     def put(self, line: bytes) -> None:
         """Have *line* written."""
         self._batch.lines.append(line)
-        if self._is_asleep:
-            self._is_asleep = False
-            self._wake.release()
+        self._call()
 
     def put_awaited(self, line: bytes, loop: asyncio.AbstractEventLoop) -> Waiter:
         """Have *line* written; what is returned is done when it is durable."""
@@ -133,19 +133,23 @@ class Writer:
         waiter = loop.create_future()
         batch.lines.append(line)
         batch.waiters.append(waiter)
-        if self._is_asleep and self._called_by is not loop:
+        if self._called_by is not loop:
             # Not yet: what else this turn of the loop has to write shall share the sync.
             self._called_by = loop
-            loop.call_soon(self._call, loop)
+            loop.call_soon(self._turn_ended, loop)
         return waiter
 
-    def _call(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _turn_ended(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
             if self._called_by is loop:
                 self._called_by = None
-            if self._is_asleep:
-                self._is_asleep = False
-                self._wake.release()
+            self._call()
+
+    def _call(self) -> None:
+        self._is_due = True
+        if self._is_asleep:
+            self._is_asleep = False
+            self._wake.release()
 
     def put_then(self, then: Roll | Stop | Mark) -> None:
         """Have *then* done after everything that was put."""
@@ -203,8 +207,9 @@ class Writer:
         """Everything that waits; nothing when a sync is due first."""
         while True:
             with self._lock:
-                if self._batch.lines:
+                if self._is_due and self._batch.lines:
                     self._next_batch()
+                self._is_due = False
                 batches, self._batches = self._batches, []
                 self._is_asleep = not batches
             if batches:

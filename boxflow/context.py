@@ -68,6 +68,8 @@ from boxflow.workflow import I, O, Workflow, encode_payload
 if TYPE_CHECKING:
     from boxflow.execution import Execution
 
+logger = logging.getLogger("boxflow.workflow")
+
 R = TypeVar("R")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -170,7 +172,7 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
 
     def __init__(self, execution: Execution) -> None:
         record = execution.record
-        super().__init__(logging.getLogger("boxflow.workflow"), {"run_id": record.run_id, "workflow": record.workflow})
+        super().__init__(logger, {"run_id": record.run_id, "workflow": record.workflow})
         self._execution = execution
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name logging gives it

@@ -341,8 +341,9 @@ class Execution:
 
     def _violated(self, error: NotDurableError) -> None:
         # Called in a foreign thread: only note it, and let the host's thread act.
-        if self.on_violation is not None:
-            self.on_violation()
+        on_violation = self.on_violation
+        if on_violation is not None:
+            on_violation()
 
     def end_by_violation(self) -> None:
         """End the body that started a thread: the thread's answer can never come."""
@@ -441,8 +442,13 @@ class Execution:
 
     def evict(self) -> None:
         """Leave memory: the body is thrown away; no durable call runs, and no `except Exception` sees it."""
+        if self.evicted:
+            return
         self.closed = self.evicted = True
         self.loop.evict(Evicted)
         self._body = self._finishing = self._timeout = None
         self.journal.pending.clear()
         self._children.clear()
+        # The context refers to this, and this is needed no more: without a circle it is freed at once.
+        self.on_violation = None
+        del self.ctx

@@ -168,7 +168,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._asyncgens: WeakValueDictionary[int, AsyncGenerator[Any, Any]] | None = None
         self._dropped_asyncgens: dict[int, AsyncGenerator[Any, Any]] = {}
         self._last_asyncgen = 0
-        self._finalizer: Callable[[AsyncGenerator[Any, Any]], None] = partial(self._asyncgen_dropped, 0)
+        self._finalizer: Callable[[AsyncGenerator[Any, Any]], None] | None = partial(self._asyncgen_dropped, 0)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "running" if self.is_running() else "waiting"
@@ -255,7 +255,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             self._closed = True
             self._dropped_asyncgens.clear()
             _forget_in_anyio(thrown)
-            self.owner = None
+            _part(thrown)
+            # What refers to itself is freed by the next full collection only; this is freed with its run.
+            self.owner = self.on_violation = self._finalizer = None
         if interrupt is not None:
             raise interrupt
 
@@ -436,8 +438,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         error = NotDurableError(message)
         if self.violation is None:
             self.violation = error
-            if self.on_violation is not None:
-                self.on_violation(error)
+            on_violation = self.on_violation
+            if on_violation is not None:
+                on_violation(error)
         return error
 
     # --- tasks and futures -------------------------------------------------------------------------------------------
@@ -781,6 +784,14 @@ def _forget_in_anyio(tasks: Iterable[WorkflowTask[Any]]) -> None:
     if states is not None:
         for task in tasks:
             states.pop(task, None)
+
+
+def _part(tasks: Iterable[WorkflowTask[Any]]) -> None:
+    """Part *tasks*, which will never be done, from the futures that they wait for: each refers to the other."""
+    for task in tasks:
+        waits_for: Any = getattr(task, "_fut_waiter", None)
+        if type(waits_for) is WorkflowFuture:
+            waits_for.cancel()
 
 
 def _reached_into(what: str) -> str:

@@ -5,24 +5,11 @@ environment with commands, files, git and coding agents. Read on in this order: 
 `context`, `runner`, `hub`, `engine`, `boxes`.
 """
 
-from boxflow.boxes import (
-    AgentRun,
-    Box,
-    Boxes,
-    BoxSpec,
-    BoxStatus,
-    Egress,
-    ExecResult,
-    FileInfo,
-    GitAuth,
-    Job,
-    JobInfo,
-    JobStatus,
-    OutputChunk,
-    Session,
-    Snapshot,
-    TerminalSize,
-)
+from typing import TYPE_CHECKING
+
+from boxflow import boxes
+from boxflow.agent_config import AgentConfig
+from boxflow.boxes import Box, Boxes, BoxSpec, BoxStatus, Egress, FileInfo, Snapshot, TerminalSize
 from boxflow.context import Context, StepInfo, step
 from boxflow.engine import Engine
 from boxflow.errors import (
@@ -41,13 +28,24 @@ from boxflow.errors import (
     StepTimeoutError,
     WaitTimeoutError,
 )
-from boxflow.harness import AgentConfig
 from boxflow.mail import Notified, Webhook, WebhookRequest
 from boxflow.model import Failure, Outcome, RunStatus
 from boxflow.retry import Retry
 from boxflow.runs import Run
 from boxflow.web import Response
 from boxflow.workflow import RunFailure, Workflow, workflow
+
+if TYPE_CHECKING:
+    from boxflow.boxes import (
+        AgentRun,
+        ExecResult,
+        GitAuth,
+        Job,
+        JobInfo,
+        JobStatus,
+        OutputChunk,
+        Session,
+    )
 
 __version__ = "0.1.0"
 
@@ -100,3 +98,17 @@ __all__ = [
     "step",
     "workflow",
 ]
+
+if not TYPE_CHECKING:  # Type checkers would take any name to be there.
+
+    def __getattr__(name: str) -> object:
+        # What `boxflow.boxes` loads when it is first asked for.
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(boxes, name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,11 +13,11 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Coroutine, Mapping
-from typing import Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import msgspec
 
-from boxflow.boxes import AgentDelivery, Models, RunRecord, finish_delivery
+from boxflow.boxes import Models
 from boxflow.codec import encode_value
 from boxflow.errors import (
     BoxflowError,
@@ -27,11 +27,14 @@ from boxflow.errors import (
     SandboxUnavailableError,
     WebhookTokenError,
 )
-from boxflow.harness import AgentFailure
 from boxflow.mail import Notified, WebhookRequest, read_token
 from boxflow.model import Delete, Item, Put, Value
 from boxflow.ports import Clock, Sandbox, Store
 from boxflow.web import Response
+
+if TYPE_CHECKING:
+    # At run time only where there is something to tell: every engine looks for that, and few have agents.
+    from boxflow.boxes import AgentDelivery, RunRecord
 
 log = logging.getLogger("boxflow")
 
@@ -98,7 +101,7 @@ class AgentDeliveries:
     async def recover(self) -> None:
         """Go on with those of an earlier life."""
         for item in await self._hub.store.list_items(DELIVERIES):
-            self._hub.spawn(self._deliver(item.key, msgspec.json.decode(item.value, type=AgentDelivery)))
+            self._hub.spawn(self._deliver(item.key, _decoded(item.value)))
 
     async def _deliver(self, key: str, delivery: AgentDelivery) -> None:
         record = await self._result(delivery)
@@ -113,6 +116,8 @@ class AgentDeliveries:
         await self._hub.store.change_items([Delete(DELIVERIES, key)])
 
     async def _result(self, delivery: AgentDelivery) -> RunRecord:
+        from boxflow.boxes import finish_delivery
+
         pause_s = 1.0
         while True:
             try:
@@ -221,5 +226,14 @@ def payload(delivery: AgentDelivery, record: RunRecord) -> bytes:
     return msgspec.json.encode(_Payload(type=f"agent.{data.status}", data=data))
 
 
+def _decoded(value: bytes) -> AgentDelivery:
+    from boxflow.boxes import AgentDelivery
+
+    return msgspec.json.decode(value, type=AgentDelivery)
+
+
 def _lost(delivery: AgentDelivery, message: str) -> RunRecord:
+    from boxflow.boxes import RunRecord
+    from boxflow.harness import AgentFailure
+
     return RunRecord(id=delivery.job_id, agent=delivery.config.harness, failure=AgentFailure.CRASHED, message=message)

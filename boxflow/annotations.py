@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, Never, NoReturn, Self, get_args, get_origin, get_type_hints
 
-import attrs
+import msgspec
 
 ANY: Final[object] = Any
 """No type is known: only what JSON gives back as it was can be kept."""
@@ -25,8 +25,7 @@ _SAYS_NOTHING: list[Any] = [object, NoReturn, Never, Self]
 _MODULE_PATHS = re.compile(r"(?:[\w<>]+\.)+(?=\w)")
 
 
-@attrs.frozen
-class Unresolved:
+class Unresolved(msgspec.Struct, frozen=True):
     """An annotation that could not be evaluated. It counts as `ANY`; an `EncodeError` tells why."""
 
     part: str

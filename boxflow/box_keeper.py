@@ -12,14 +12,13 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
 from boxflow.boxes import (
     ENGINE_LABEL,
     OWNER_LABEL,
-    AgentDelivery,
     BoxInfo,
     BoxSpec,
     Egress,
@@ -32,6 +31,9 @@ from boxflow.errors import BoxNotFoundError, SandboxError
 from boxflow.model import Delete, Item, Put, Value
 from boxflow.plugins import resolve_sandbox
 from boxflow.ports import Capability, Clock, Process, ProcessSpec, Sandbox, SnapshotInfo, Store
+
+if TYPE_CHECKING:
+    from boxflow.boxes import AgentDelivery  # For agents only.
 
 log = logging.getLogger("boxflow")
 

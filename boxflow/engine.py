@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Self, cast, overload
 
 import attrs
 
@@ -17,7 +17,6 @@ from boxflow.errors import (
     StoreError,
     WebhookTokenError,
 )
-from boxflow.hub import Hub
 from boxflow.mail import Notified, WebhookRequest, read_token
 from boxflow.model import (
     Duration,
@@ -28,6 +27,9 @@ from boxflow.ports import Clock, RunQuery, Sandbox, Store
 from boxflow.runs import Run, RunInfo, run_info
 from boxflow.webhook_checks import check_call
 from boxflow.workflow import I, O, Version, Workflow, encode_payload
+
+if TYPE_CHECKING:
+    from boxflow.hub import Hub
 
 MAX_ID_CHARS = 400
 """Ids of runs and events: long enough for children of children, short enough for an index and a URL."""
@@ -70,7 +72,11 @@ class Engine:
         max_kept_events: int = 100_000,
         blocking_limit: Duration | None = 0.1,
     ) -> None:
-        self._hub = Hub(
+        # Here, with all that drives runs: a program that only says what its workflows are, or uses boxes alone, does
+        # without.
+        from boxflow.hub import Hub
+
+        self._hub: Hub = Hub(
             workflows,
             store=store,
             sandbox=sandbox,

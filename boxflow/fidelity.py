@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from types import NoneType
 from typing import Any
 
-import attrs
 import msgspec
 
 MISSING: Any = enum.Enum("Missing", ["MISSING"]).MISSING  # type: ignore[attr-defined]  # the functional form is opaque
@@ -30,8 +29,7 @@ _UNCHANGED = frozenset({str, int, bool, NoneType})
 _COMPARABLE = _UNCHANGED | {float, bytes}
 
 
-@attrs.frozen
-class Difference:
+class Difference(msgspec.Struct, frozen=True):
     """Something that does not come back: *path* leads to it, *back* is what comes instead (`MISSING`: nothing)."""
 
     path: str
@@ -40,7 +38,7 @@ class Difference:
 
     def under(self, prefix: str) -> Difference:
         """The same, seen from what holds it."""
-        return attrs.evolve(self, path=prefix + self.path)
+        return Difference(prefix + self.path, self.value, self.back)
 
 
 def is_plain(value: Any) -> bool:
@@ -76,8 +74,7 @@ def first_not_plain(value: Any) -> Difference | None:
     return Difference("", value)
 
 
-@attrs.frozen
-class Key:
+class Key(msgspec.Struct, frozen=True):
     """A key of a dict, where it is the key that cannot be kept."""
 
     key: object

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from typing import Final, Literal, Protocol, TypeAlias
 
-import attrs
 import msgspec
 
 from boxflow.errors import EventsFullError
@@ -31,8 +30,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     data: msgspec.Raw
 
 
-@attrs.frozen(kw_only=True)
-class Mail:
+class Mail(msgspec.Struct, frozen=True, kw_only=True):
     """Something that was sent.
 
     :param source: identifies the sending, where that is known, so that it counts once

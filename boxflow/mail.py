@@ -45,8 +45,7 @@ class Webhook:
     token: str
 
 
-@attrs.frozen(kw_only=True)
-class WebhookCheck:
+class WebhookCheck(msgspec.Struct, frozen=True, kw_only=True):
     """How the calls of a webhook are verified before they are kept.
 
     :param verifier: one of the known schemes, or `module:qualname` of a function
@@ -57,8 +56,7 @@ class WebhookCheck:
     secret: str
 
 
-@attrs.frozen(kw_only=True)
-class WebhookAddress:
+class WebhookAddress(msgspec.Struct, frozen=True, kw_only=True):
     """What a token says: whose webhook it is, which one, and how its calls are verified."""
 
     run_id: str

@@ -14,11 +14,13 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from boxflow.errors import ConfigurationError
-from boxflow.harness import Harness
 from boxflow.ports import Sandbox, Store
+
+if TYPE_CHECKING:
+    from boxflow.harness import Harness  # For agents only.
 
 STORES = "boxflow.stores"
 SANDBOXES = "boxflow.sandboxes"

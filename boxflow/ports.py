@@ -14,8 +14,8 @@ from typing import Literal, Protocol, Self
 
 import attrs
 
+from boxflow.agent_config import AgentConfig
 from boxflow.errors import ConfigurationError
-from boxflow.harness import AgentConfig
 from boxflow.model import Blob, Change, Head, Item, Outcome, RunRecord, RunStatus
 
 

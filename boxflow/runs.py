@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 import attrs
 
-from boxflow.boxes import AGENT_STEP, RunRecord, RunUsage
 from boxflow.codec import decode_value
 from boxflow.errors import (
     RunCancelledError,
@@ -22,6 +21,9 @@ from boxflow.errors import (
 from boxflow.model import Duration, Failure, Head, Outcome, RunStatus, StepDone, seconds, utc
 from boxflow.model import RunRecord as StoredRecord
 from boxflow.ports import StoredRun
+
+if TYPE_CHECKING:
+    from boxflow.boxes import RunUsage
 
 # Covariant: a run that results in a text is a run that results in an object.
 O_co = TypeVar("O_co", covariant=True)
@@ -217,6 +219,8 @@ class Run(Generic[O_co]):
 
     async def usage(self) -> RunUsage:
         """What its agents have used so far, those of its children included: tokens, and what they cost where known."""
+        from boxflow.boxes import AGENT_STEP, RunRecord, RunUsage  # The agent half, which most programs do without.
+
         total = RunUsage()
         waiting = [self.id]
         while waiting:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import anyio
 import anyio.to_thread
-import attrs
+import msgspec
 
 from boxflow.codec import encode_value
 from boxflow.context import current_step
@@ -25,15 +25,13 @@ NEVER_AGAIN = (NonRetryableError, NestedStepError, NotDurableError, EncodeError)
 """Failures that another attempt cannot mend."""
 
 
-@attrs.frozen
-class Returned:
+class Returned(msgspec.Struct, frozen=True):
     """The attempt returned; *value* is encoded."""
 
     value: bytes
 
 
-@attrs.frozen
-class Raised:
+class Raised(msgspec.Struct, frozen=True):
     """The attempt failed; the next one starts after *pause_s*, or there is none."""
 
     error: Failure

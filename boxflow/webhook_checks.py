@@ -19,8 +19,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-import anyio.to_thread
-
 from boxflow.errors import ConfigurationError, WebhookRefusedError, WebhookUnverifiableError
 from boxflow.mail import WebhookAddress, WebhookCheck, WebhookRequest
 from boxflow.webhook_signatures import SCHEMES, Scheme, verify_webhook
@@ -151,6 +149,8 @@ def _by_scheme(scheme: str, secret: str, call: WebhookRequest, now: float) -> st
 
 async def _by_function(path: str, secret: str | None, call: WebhookRequest) -> object:
     """What the user's function says. A coroutine function runs on this loop, a plain one in a thread, as steps do."""
+    import anyio.to_thread  # Here, for the few webhooks that have a function: anyio loads it as late as it can, too.
+
     arguments = (call,) if secret is None else (call, secret)
     try:
         async with asyncio.timeout(TIMEOUT_S):

@@ -42,6 +42,55 @@ def test_importing_boxflow_imports_no_backend_and_no_optional_package() -> None:
     assert found.stdout.strip() == "[]", found.stderr
 
 
+LATE = ["boxflow.harness", *(f"boxflow.boxes.{one}" for one in ("agent", "exec", "files", "git", "jobs", "session"))]
+"""What is done in boxes, and agents: loaded when it is first used."""
+
+
+def test_importing_boxflow_loads_nothing_that_acts_in_boxes_and_nothing_that_drives_runs() -> None:
+    late = [*LATE, "boxflow.hub", "boxflow.gateway", "anyio.to_thread", "json"]
+    found = run(sys.executable, "-c", f"import sys, boxflow; print([one for one in {late} if one in sys.modules])")
+    assert found.stdout.strip() == "[]", found.stderr
+
+
+def test_an_engine_whose_runs_have_no_boxes_loads_nothing_that_acts_in_boxes() -> None:
+    program = f"""
+import asyncio, sys
+from boxflow import Context, Engine, workflow
+
+async def work() -> int:
+    return 7
+
+@workflow
+async def first(ctx: Context, _: None) -> int:
+    return await ctx.run("work", work)
+
+async def main() -> None:
+    async with Engine([first]) as engine:
+        assert await engine.run(first, None) == 7
+    print([one for one in {LATE} if one in sys.modules])
+
+asyncio.run(main())
+"""
+    found = run(sys.executable, "-c", program)
+    assert found.stdout.strip() == "[]", found.stderr
+
+
+@pytest.mark.parametrize("package", ["boxflow", "boxflow.boxes"])
+def test_every_public_name_can_be_imported_and_is_listed_also_where_it_is_loaded_late(package: str) -> None:
+    names = list(importlib.import_module(package).__all__)
+    imports = "; ".join(f"from {package} import {name}" for name in names)
+    found = run(sys.executable, "-c", f"import {package} as it; print(sorted(set({names}) - set(dir(it)))); {imports}")
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip() == "[]"
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error_that_says_so() -> None:
+    with pytest.raises(AttributeError, match="module 'boxflow' has no attribute 'Sandbocks'"):
+        getattr(boxflow, "Sandbocks")  # noqa: B009 - by its name, which type checkers would refuse
+    with pytest.raises(AttributeError, match=r"module 'boxflow\.boxes' has no attribute 'Sandbocks'"):
+        getattr(boxflow.boxes, "Sandbocks")  # noqa: B009 - likewise
+
+
 def test_the_layers_hold(need: Callable[[str, bool], None]) -> None:
     need("import-linter", find_spec("importlinter") is not None)
     program = "import sys; from importlinter.cli import lint_imports_command; lint_imports_command(['--no-cache'])"

@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from boxflow.boxes.agent import Agent
 from boxflow.boxes.calls import call, durable_call, refuse_in_body
-from boxflow.boxes.exec import Exec
-from boxflow.boxes.files import Files
-from boxflow.boxes.git import Git
-from boxflow.boxes.jobs import Jobs
 from boxflow.boxes.models import Models
 from boxflow.boxes.snapshots import NAME_LABEL, Snapshot
 from boxflow.errors import BoxNotFoundError
 from boxflow.ports import BoxSpec, BoxStatus, Sandbox, SnapshotInfo
+
+if TYPE_CHECKING:
+    from boxflow.boxes.agent import Agent
+    from boxflow.boxes.exec import Exec
+    from boxflow.boxes.files import Files
+    from boxflow.boxes.git import Git
+    from boxflow.boxes.jobs import Jobs
 
 
 class Box:
@@ -46,15 +50,52 @@ class Box:
         self.name = name
         self.spec = spec
         self.labels: Mapping[str, str] = dict(spec.labels if labels is None else labels)
-        self.exec = Exec(sandbox, box_id=box_id, name=name)
-        self.jobs = Jobs(sandbox, box_id=box_id, name=name)
-        self.files = Files(sandbox, box_id=box_id, name=name)
-        self.git = Git(sandbox, box_id=box_id, name=name)
-        self.agent = Agent(sandbox, models or Models(), box_id=box_id, name=name, spec=spec)
         self._sandbox = sandbox
+        self._models = models or Models()
 
     def __repr__(self) -> str:
         return f"<Box {self.name!r} id={self.id!r}>"
+
+    # --- what can be done in it ---------------------------------------------------------------------------------------
+
+    # Each loads its modules when it is first used: `import boxflow`, and an engine without boxes, do without them.
+
+    @cached_property
+    def exec(self) -> Exec:
+        """Commands, code and sessions."""
+        from boxflow.boxes.exec import Exec
+
+        return Exec(self._sandbox, box_id=self.id, name=self.name)
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """Commands that go on in the background."""
+        from boxflow.boxes.jobs import Jobs
+
+        return Jobs(self._sandbox, box_id=self.id, name=self.name)
+
+    @cached_property
+    def files(self) -> Files:
+        """Its files."""
+        from boxflow.boxes.files import Files
+
+        return Files(self._sandbox, box_id=self.id, name=self.name)
+
+    @cached_property
+    def git(self) -> Git:
+        """The repository in it."""
+        from boxflow.boxes.git import Git
+
+        return Git(self._sandbox, box_id=self.id, name=self.name)
+
+    @cached_property
+    def agent(self) -> Agent:
+        """The coding agent that works in it."""
+        from boxflow.boxes.agent import Agent
+
+        return Agent(self._sandbox, self._models, box_id=self.id, name=self.name, spec=self.spec)
+
+    # --- the box itself -----------------------------------------------------------------------------------------------
 
     async def status(self) -> BoxStatus:
         """Where it stands now; `BoxStatus.DELETED` when there is none of its id."""

@@ -11,15 +11,14 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
-import attrs
+import msgspec
 
 from boxflow.errors import NotDurableError
 
 T = TypeVar("T")
 
 
-@attrs.frozen
-class DurableCall:
+class DurableCall(msgspec.Struct, frozen=True):
     """The step as which a call of a workflow body is carried out.
 
     :param key: the same on every attempt and after every crash

@@ -13,16 +13,15 @@ from typing import Any, Final, Self, Unpack
 
 import msgspec
 
+from boxflow.agent_config import AgentConfig
 from boxflow.boxes.box import Box
 from boxflow.boxes.calls import call, durable_call
-from boxflow.boxes.command import Command, raise_for, run_command, shell_argv
 from boxflow.boxes.models import MemoryKeep, Models, with_way
 from boxflow.boxes.options import BoxOptions, box_spec
 from boxflow.boxes.orphans import DIES_AT_LABEL, OWNER_LABEL, delete_orphans, this_process
 from boxflow.boxes.shielded import finish
 from boxflow.boxes.snapshots import NAME_LABEL, Snapshot
 from boxflow.errors import SandboxError
-from boxflow.harness import AgentConfig
 from boxflow.plugins import resolve_sandbox
 from boxflow.ports import BoxInfo, BoxSpec, Egress, Network, Sandbox, SnapshotInfo
 
@@ -202,6 +201,9 @@ async def make_box(
     info = await sandbox.create(box_id, spec, kept)
     if spec.init is None:
         return info
+    # Here, because most programs make no box, and most boxes have no such command.
+    from boxflow.boxes.command import Command, raise_for, run_command, shell_argv
+
     command = Command(argv=("sh", "-c", _INIT, "init", *shell_argv(spec.init)))
     result = await run_command(sandbox, box_id, command)
     try:

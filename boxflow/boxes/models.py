@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 import msgspec
 
+from boxflow.agent_config import AgentConfig
 from boxflow.errors import ConfigurationError
-from boxflow.harness import AgentConfig, Harness, ModelApi, Usage
 from boxflow.plugins import resolve_harness
 from boxflow.ports import BoxSpec, Capability, Egress, Network, Sandbox
 
 if TYPE_CHECKING:
+    # For agents only: every engine has its `Models`, and most have no agent.
     from boxflow.gateway import Account, ModelGateway
+    from boxflow.harness import Harness, ModelApi, Usage
 
 MODEL_HOST: Final = "model.boxflow.internal"
 """What the gateway is called in boxes that reach it through the gate of their network. `.internal` is nobody's (ICANN
@@ -28,10 +30,10 @@ board resolution 2024.07.29.06)."""
 
 _ALLOWED: Final = f"{MODEL_HOST}:80"
 
-# Where a program's model is when nothing else is said, without a slash at the end.
-_UPSTREAMS: Final[Mapping[ModelApi, str]] = {
-    ModelApi.ANTHROPIC: "https://api.anthropic.com",
-    ModelApi.OPENAI: "https://api.openai.com/v1",
+# Where a program's model is when nothing else is said, without a slash at the end; by its `ModelApi`, if it has one.
+_UPSTREAMS: Final[Mapping[str, str]] = {
+    "anthropic": "https://api.anthropic.com",
+    "openai": "https://api.openai.com/v1",
 }
 
 
@@ -48,8 +50,7 @@ class Way:
     token: str | None = attrs.field(default=None, repr=False)
 
 
-@attrs.frozen(kw_only=True)
-class Metered:
+class Metered(msgspec.Struct, frozen=True, kw_only=True):
     """What the gateway has counted.
 
     :param refused: requests that it did not forward, since a limit was reached
@@ -202,7 +203,7 @@ class Models:
         if not config.gateway:
             _refuse_limit(max_output_tokens, "the gateway")
             return Way(base_url=base_url, api_key=filled(config.key))
-        if api is ModelApi.NONE:
+        if api not in _UPSTREAMS:
             raise ConfigurationError(
                 f"agent {config.harness!r} speaks no model interface that the gateway knows; say gateway=False in its "
                 "AgentConfig, and the key enters the box"
@@ -255,6 +256,7 @@ class Models:
 
     def _account(self, kept: KeptAccount) -> Account:
         from boxflow.gateway import Account, Prices  # It brings an HTTP client with it.
+        from boxflow.harness import ModelApi
 
         prices = None
         if kept.prices is not None:

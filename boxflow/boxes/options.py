@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Final, Literal, TypedDict
 
+from boxflow.agent_config import AgentConfig
 from boxflow.boxes.snapshots import Snapshot
 from boxflow.errors import ConfigurationError
-from boxflow.harness import AgentConfig
 from boxflow.model import Duration, seconds
 from boxflow.ports import BoxSpec, Egress, Network
 

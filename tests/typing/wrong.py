@@ -7,6 +7,7 @@ where a str is expected; only pyright refuses that.)
 
 from __future__ import annotations
 
+import boxflow
 from boxflow import Boxes, Context, Engine, Retry, RunFailure, Webhook, workflow
 
 
@@ -124,3 +125,7 @@ def engines() -> None:
     Engine([fetch])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     Engine([double], max_resident_runs="many")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Engine([double], stores="memory:")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def names_that_are_not_there() -> None:
+    print(boxflow.Sandbocks)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType]

@@ -79,7 +79,7 @@ PROGRAM = Program(
             name="finished",
             what="a store with that many finished runs",
             measure=measure,
-            operations=counts(tiny=20, quick=5_000, normal=50_000, full=500_000),
+            operations=counts(tiny=20, quick=5_000, normal=50_000, full=1_000_000),
             shown=SHOWN,
         ),
     ),

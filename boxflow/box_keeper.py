@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("boxflow")
 
+DEFAULT_SANDBOX = "local:"
+
 RECORDS = "boxes"
 """The collection of box records, by box id."""
 
@@ -63,7 +66,9 @@ class RecordedSandbox:
     """
 
     def __init__(self, sandbox: Sandbox | str, store: Store, clock: Clock) -> None:
-        self._sandbox = resolve_sandbox(sandbox)
+        self._given = sandbox
+        if sandbox != DEFAULT_SANDBOX:
+            _ = self._sandbox  # What is wrong with it is said at once.
         self._store = store
         self._clock = clock
         self._opening = asyncio.Lock()
@@ -72,6 +77,11 @@ class RecordedSandbox:
         self.engine_id = ""
         #: Who tells the results of agents that nobody waits for; set by the engine.
         self.deliver: Callable[[AgentDelivery], Awaitable[None]] | None = None
+
+    @cached_property
+    def _sandbox(self) -> Sandbox:
+        # The default is there for engines without boxes, too, which do without its modules.
+        return resolve_sandbox(self._given)
 
     @property
     def capabilities(self) -> frozenset[Capability]:

@@ -148,7 +148,7 @@ def test_each_commit_is_tested_in_a_box_of_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.real
 @pytest.mark.agents
-@pytest.mark.parametrize("agent", ["claude-code", "codex"])
+@pytest.mark.parametrize("agent", ["claude-code", pytest.param("codex", marks=pytest.mark.thorough)])
 def test_real_agents_port_a_change_and_are_sent_back_once(agent: str, need: Callable[[str, bool], None]) -> None:
     need(agent, find(agent) is not None)
     done = run(

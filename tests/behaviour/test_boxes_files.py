@@ -7,6 +7,7 @@ import ctypes
 import os
 import sys
 import threading
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -258,6 +259,8 @@ async def test_a_box_is_removed_while_something_writes_into_it(tmp_path: Path) -
                     os.close(os.open(f"f{number}", os.O_CREAT | os.O_WRONLY, dir_fd=directory))
                 except FileNotFoundError:
                     return
+                # One that writes faster than anybody can remove keeps its directory, whoever removes.
+                time.sleep(0.0002)
 
         writer = threading.Thread(target=write)
         writer.start()

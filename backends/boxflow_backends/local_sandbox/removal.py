@@ -112,13 +112,26 @@ class _Removal:
 
 def _unlink_unless_directory(name: str, directory: int) -> bool:
     """Remove what is no directory; whether it is one that is left."""
+    # One call for a file, where looking first took two: with those, whoever goes on writing was as quick as we are.
     try:
-        if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
-            return True
         os.unlink(name, dir_fd=directory)
     except FileNotFoundError:
         return False
+    except IsADirectoryError:
+        return True
+    except PermissionError:
+        # POSIX says EPERM of a directory, where Linux says EISDIR.
+        if _is_directory(name, directory):
+            return True
+        raise
     return False
+
+
+def _is_directory(name: str, directory: int) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _open(name: str, directory: int | None) -> int:

@@ -81,8 +81,7 @@ def resolve_harness(name: str) -> Harness:
 
     :raises ConfigurationError: no such harness, or what it needs is not installed
     """
-    built_in = _BUILT_IN[HARNESSES]
-    known = built_in if name in built_in else _schemes(HARNESSES)
+    known = _schemes(HARNESSES, name)
     if name not in known:
         raise ConfigurationError(
             f"agent {name!r} is not known; known are {', '.join(sorted(known))}. "
@@ -103,8 +102,7 @@ def resolve(target: object, group: str, *, method: str | None = None) -> object:
     if not isinstance(target, str):
         return target
     scheme, colon, rest = target.partition(":")
-    built_in = _BUILT_IN.get(group, {})
-    schemes = built_in if colon and scheme in built_in else _schemes(group)
+    schemes = _schemes(group, scheme)
     if not colon or scheme not in schemes:
         raise ConfigurationError(_unknown(target, scheme, schemes, noun, group))
     factory = _load(schemes[scheme], target, noun)
@@ -124,9 +122,11 @@ def resolve(target: object, group: str, *, method: str | None = None) -> object:
     return make(*arguments)
 
 
-def _schemes(group: str) -> dict[str, str]:
-    """Every known scheme of *group* with its `module:name`."""
-    found = dict(_BUILT_IN.get(group, {}))
+def _schemes(group: str, wanted: str) -> dict[str, str]:
+    """Every known scheme of *group* with its `module:name`; only ours, where the *wanted* one is among them."""
+    found = _BUILT_IN.get(group, {})
+    if wanted in found:
+        return found
     installed: dict[str, str] = {}
     from importlib.metadata import (
         entry_points,  # Imported where it is used: it doubles the time of importing this module.

@@ -291,12 +291,7 @@ class Compaction:
             key = _key(raw)
             if key.op == "gone":
                 gone.add((key.archive, key.run))
-            if (
-                key.op == "run"
-                and key.run in self._touched
-                and self._touched.lacks_base(key.run)
-                and key.run not in self._dropped
-            ):
+            if key.op == "run" and self._touched.lacks_base(key.run) and key.run not in self._dropped:
                 self._touched.set_base(key.run, where)
         ended: list[tuple[tuple[float, str], str]] = []
         alive: list[str] = []

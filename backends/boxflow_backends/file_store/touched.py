@@ -55,8 +55,8 @@ class Touched:
 
     def lacks_base(self, run_id: str) -> bool:
         """Whether the run began before the segments, and it is not known yet where it was kept."""
-        row = self._rows[run_id]
-        return not self._is_new[row] and not self._bases[row]
+        row = self._rows.get(run_id)
+        return row is not None and not self._is_new[row] and not self._bases[row]
 
     def set_base(self, run_id: str, where: int) -> None:
         """All that happened to the run before the segments is kept at *where*."""

@@ -8,7 +8,6 @@ do. A crash before leaves files that do not count, a crash after leaves files th
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from heapq import merge
@@ -17,12 +16,15 @@ from pathlib import Path
 import attrs
 import msgspec
 
-from boxflow.model import Delete, Item, Put
-from boxflow_backends.file_store.archive import Archive, Finished, Places, find, finished, write_archive
-from boxflow_backends.file_store.disk import Disk, remove_if_there, write_all
+from boxflow.model import Delete, Item, Put, RunStatus
+from boxflow_backends.file_store.archive import Archive, Finished, Places, find, write_archive
+from boxflow_backends.file_store.archive_merging import age, mergeable, run_ids_of, runs_of
+from boxflow_backends.file_store.checkpoint_file import CheckpointFile
+from boxflow_backends.file_store.disk import Disk, remove_if_there
 from boxflow_backends.file_store.lines import (
     ENDING,
     FORMAT,
+    ChangeLine,
     Files,
     Kind,
     Line,
@@ -30,22 +32,16 @@ from boxflow_backends.file_store.lines import (
     as_lines,
     checked,
     damaged,
-    decode,
     encode,
     file_path,
     lines_of,
     number_of,
     place,
-    seal,
 )
+from boxflow_backends.file_store.pace import Pace, StoppedError
 from boxflow_backends.file_store.recovery import checked_lines, numbers
 from boxflow_backends.file_store.touched import Touched
 
-# As many archives of about one size are merged into one: an id is then looked up in few files, however many runs ended.
-_MERGE_COUNT = 8
-_MERGE_UP_TO_BYTES = 1 << 30
-# After so many lines the thread gives way, so that the event loop never waits long for the interpreter.
-_LINES_AT_ONCE = 64
 # Segments are held in memory up to this; lines of later ones are read from their places.
 _HELD_BYTES = 32 << 20
 
@@ -59,6 +55,7 @@ class Plan:
     :param pinned: archives that live runs still refer to
     :param now: by the clock of the store
     :param drop_before: runs that were archived earlier are dropped; None keeps all
+    :param merged_bytes: archives that are larger are not merged
     """
 
     upto: int
@@ -68,6 +65,7 @@ class Plan:
     pinned: frozenset[int]
     now: float
     drop_before: float | None
+    merged_bytes: int
 
 
 @attrs.define(kw_only=True)
@@ -75,8 +73,9 @@ class Compacted:
     """What changed over: where runs are now.
 
     :param carried: runs in the checkpoint and their places
-    :param archived: runs in new archives and their places
-    :param ended: those of them that were live until now
+    :param archived: runs that were live until now, and their places in an archive
+    :param ended: their ids
+    :param merged: numbers of archives, and of the one that has their runs now
     :param gone: what does not count in the archives that are kept; *all_gone* also in those that are not
     """
 
@@ -84,6 +83,7 @@ class Compacted:
     carried: Places = attrs.field(factory=Places)
     archived: Places = attrs.field(factory=Places)
     archives: tuple[Archive, ...] = ()
+    merged: dict[int, int] = attrs.field(factory=dict[int, int])
     ended: frozenset[str] = frozenset()
     gone: set[tuple[int, str]] = attrs.field(factory=set[tuple[int, str]])
     all_gone: set[tuple[int, str]] = attrs.field(factory=set[tuple[int, str]])
@@ -108,52 +108,37 @@ class _Key(msgspec.Struct):
     changes: tuple[_ChangeKey, ...] = ()
 
 
-class _CheckpointFile:
-    """The new checkpoint, while it is written. It has its name only once it is whole and durable."""
+class _Status(msgspec.Struct):
+    status: RunStatus = RunStatus.PENDING
 
-    def __init__(self, disk: Disk, root: Path, number: int) -> None:
-        self.path = file_path(root, Kind.CHECKPOINT, number)
-        self._unfinished = self.path.with_suffix(".jsonl.tmp")
-        self._number = number
-        self._disk = disk
-        remove_if_there(disk, self._unfinished)
-        self._file = disk.create(self._unfinished)
-        self._crc = 0
-        self._lines: list[bytes] = []
-        self._waiting_bytes = 0
-        self.size_bytes = 0
-        self.count = 0
 
-    def add(self, body: bytes) -> int:
-        """Write one encoded object as a line; its place."""
-        line, self._crc = seal(body, self._crc)
-        where = place(Kind.CHECKPOINT, self._number, self.size_bytes)
-        self._lines.append(line)
-        self._waiting_bytes += len(line)
-        self.size_bytes += len(line)
-        self.count += 1
-        if self._waiting_bytes > 1 << 20:
-            self._flush()
-        return where
+class _Created(msgspec.Struct):
+    created_at: float
 
-    def finish(self) -> None:
-        """Make it count."""
-        self.add(encode(Line(op="end", count=self.count + 1)))
-        self._flush()
-        self._disk.sync(self._file)
-        self.close()
-        self._disk.rename(self._unfinished, self.path)
-        self._disk.sync_directory(self.path.parent)
 
-    def close(self) -> None:
-        if self._file >= 0:
-            file, self._file = self._file, -1
-            self._disk.close(file)
+class _SeenLine(msgspec.Struct):
+    """What is looked at in every line of the segments."""
 
-    def _flush(self) -> None:
-        write_all(self._disk, self._file, b"".join(self._lines))
-        self._lines = []
-        self._waiting_bytes = 0
+    op: str
+    run: str = ""
+    record: _Created | None = None
+    head: _Status | None = None
+    changes: tuple[ChangeLine, ...] = ()
+
+
+class _RunLine(msgspec.Struct):
+    """A line about a run, taken apart only as far as it is put together again."""
+
+    op: str
+    run: str
+    record: msgspec.Raw = msgspec.Raw()
+    head: msgspec.Raw = msgspec.Raw()
+    outcomes: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+_decode_key = msgspec.json.Decoder(_Key).decode
+_decode_seen = msgspec.json.Decoder(_SeenLine).decode
+_decode_run = msgspec.json.Decoder(_RunLine).decode
 
 
 class Compaction:
@@ -161,6 +146,7 @@ class Compaction:
 
     :param known: a run id, as the same string that the store has where it has one: what is here for each run is there
         beside it for a while
+    :param forget: drops the runs of an archive with what belongs to them; False when it has to stay
     """
 
     def __init__(
@@ -170,20 +156,19 @@ class Compaction:
         plan: Plan,
         *,
         known: Callable[[str], str],
-        forget: Callable[[Archive, Sequence[str]], bool],
-        stopped: Callable[[], bool],
+        forget: Callable[[Archive, Iterator[str]], bool],
+        pace: Pace,
     ) -> None:
         self._disk = disk
         self._root = root
         self._plan = plan
         self._forget = forget
-        self._stopped = stopped
+        self._breathe = pace.breathe
         self._known = known
         self._touched = Touched(known)
         self._dropped: set[str] = set()
         self._items: dict[tuple[str, str], Item | None] = {}
         self._done = Compacted(upto=plan.upto)
-        self._lines = 0
         self._held_bytes = 0
 
     def run(self) -> Compacted | None:
@@ -191,7 +176,7 @@ class Compaction:
         try:
             with Files(self._disk, self._root) as files:
                 return self._run(files)
-        except _StoppedError:
+        except StoppedError:
             return None
 
     def remove_old(self) -> None:
@@ -211,26 +196,25 @@ class Compaction:
         plan, done = self._plan, self._done
         after, gone = self._read_old(files)
         ended, alive = self._sort_out(files, gone)
-        groups = self._group_archives(bool(ended))
-        next_archive = max([0, *numbers(self._disk, self._root, Kind.ARCHIVE), *(a.number for a in plan.archives)]) + 1
-        merged = [archive for group in groups for archive in group]
+        free = [
+            archive for archive in plan.archives if archive.number not in plan.pinned and not self._is_over(archive)
+        ]
+        merged = mergeable(free, up_to_bytes=plan.merged_bytes, adds=bool(ended))
         emptied = Counter(number for number, _ in gone)
         archives = [
             archive
             for archive in plan.archives
             if archive not in merged and emptied[archive.number] < archive.count and not self._is_forgotten(archive)
         ]
-        sources = [self._finished_of(group, gone) for group in groups]
-        if ended:
+        if merged or ended:
+            number = max([0, *numbers(self._disk, self._root, Kind.ARCHIVE), *(a.number for a in plan.archives)]) + 1
             fresh = (self._finished(run_id, files) for _, run_id in sorted(ended))
-            if sources:
-                sources[0] = merge(sources[0], fresh, key=_age)
-            else:
-                sources.append(fresh)
-        for source in sources:
-            done.archived.extend(write_archive(self._disk, self._root, next_archive, plan.epoch, source))
-            archives.append(Archive(self._disk, self._root, next_archive))
-            next_archive += 1
+            runs = merge(runs_of(self._disk, self._root, merged, gone, self._breathe), fresh, key=age)
+            write_archive(
+                self._disk, self._root, number, plan.epoch, runs, was_live=done.archived, breathe=self._breathe
+            )
+            archives.append(Archive(self._disk, self._root, number))
+            done.merged = {archive.number: number for archive in merged}
         # Newest first: that is the order in which an id is looked up.
         done.archives = tuple(sorted(archives, key=lambda archive: -archive.number))
         kept = {archive.number for archive in done.archives}
@@ -258,16 +242,18 @@ class Compaction:
                 if after is None:
                     raise damaged(path, offset, "the checksum is wrong")
                 crc = after
-                self._read_line(decode(raw), place(Kind.LOG, number, offset), files, gone)
-                self._give_way()
+                self._read_line(_decode_seen(raw), place(Kind.LOG, number, offset), files, gone)
+                self._breathe()
         return f"{crc:08x}", gone
 
-    def _read_line(self, line: Line, where: int, files: Files, gone: set[tuple[int, str]]) -> None:
+    def _read_line(self, line: _SeenLine, where: int, files: Files, gone: set[tuple[int, str]]) -> None:
         match line.op:
             case "create":
-                self._touched.create(line.run, where)
+                assert line.record is not None and line.head is not None, "a create line has a record and a head"
+                self._touched.create(line.run, where, line.head.status, line.record.created_at)
             case "append":
-                self._touched.add(line.run, where)
+                assert line.head is not None, "an append line has a head"
+                self._touched.add(line.run, where, line.head.status)
             case "delete":
                 self._touched.drop(line.run)
                 self._dropped.add(line.run)
@@ -288,7 +274,7 @@ class Compaction:
     ) -> tuple[list[tuple[tuple[float, str], str]], list[str]]:
         """Find where the touched runs begin; which of them ended, by age, and which did not."""
         for where, raw in self._old_checkpoint():
-            key = _key(raw)
+            key = _decode_key(raw)
             if key.op == "gone":
                 gone.add((key.archive, key.run))
             if key.op == "run" and self._touched.lacks_base(key.run) and key.run not in self._dropped:
@@ -302,19 +288,16 @@ class Compaction:
                     continue
                 self._touched.set_base(run_id, found[0])
                 gone.add((number_of(found[0]), run_id))
-            head = files.line(self._touched.newest(run_id)).head
-            if head is not None and head.status.is_final:
-                first = files.line(self._touched.places(run_id)[0])
-                assert first.record is not None, "a run begins with its record"
-                ended.append(((first.record.created_at, run_id), run_id))
+            if self._touched.status(run_id).is_final:
+                ended.append(((self._created_at(run_id, files), run_id), run_id))
             else:
                 alive.append(run_id)
-            self._give_way()
+            self._breathe()
         return ended, alive
 
     def _write_checkpoint(self, files: Files, after: str, alive: Sequence[str]) -> None:
         plan, done = self._plan, self._done
-        checkpoint = _CheckpointFile(self._disk, self._root, plan.upto)
+        checkpoint = CheckpointFile(self._disk, self._root, plan.upto)
         try:
             numbers_kept = tuple(archive.number for archive in done.archives)
             header = Line(
@@ -322,7 +305,7 @@ class Compaction:
             )
             checkpoint.add(encode(header))
             for _, raw in self._old_checkpoint():
-                key = _key(raw)
+                key = _decode_key(raw)
                 body = raw[:-ENDING] + b"}"
                 if key.op == "run":
                     if key.run not in self._touched and key.run not in self._dropped:
@@ -332,9 +315,8 @@ class Compaction:
                     if put is not None and (put.collection, put.key) not in self._items:
                         checkpoint.add(body)
             for run_id in alive:
-                body = self._joined(run_id, files)[1]
-                done.carried.add(run_id, checkpoint.add(body))
-                self._give_way()
+                done.carried.add(run_id, checkpoint.add(self._joined(run_id, files)))
+                self._breathe()
             for item in self._items.values():
                 if item is not None:
                     checkpoint.add(encode(item_line(item)))
@@ -345,23 +327,25 @@ class Compaction:
         finally:
             checkpoint.close()
 
-    def _joined(self, run_id: str, files: Files) -> tuple[Line, bytes]:
+    def _joined(self, run_id: str, files: Files) -> bytes:
         """All lines of a run as one: its record, its newest head, and its whole journal."""
-        lines = [files.line(where) for where in self._touched.places(run_id)]
+        lines = [_decode_run(files.raw(where)) for where in self._touched.places(run_id)]
         journal = b",".join(part for line in lines if (part := bytes(line.outcomes)[1:-1]))
-        joined = Line(
-            op="run",
-            run=run_id,
-            record=lines[0].record,
-            head=lines[-1].head,
-            outcomes=msgspec.Raw(b"[" + journal + b"]"),
-        )
-        return joined, encode(joined)
+        outcomes = msgspec.Raw(b"[" + journal + b"]")
+        return encode(_RunLine("run", run_id, lines[0].record, lines[-1].head, outcomes))
 
     def _finished(self, run_id: str, files: Files) -> Finished:
-        self._give_way()
-        line, body = self._joined(run_id, files)
-        return finished(line, self._plan.now, body)
+        self._breathe()
+        created_at, status = self._created_at(run_id, files), self._touched.status(run_id)
+        return Finished(created_at, run_id, status, self._plan.now, self._joined(run_id, files), was_live=True)
+
+    def _created_at(self, run_id: str, files: Files) -> float:
+        found = self._touched.created_at(run_id)
+        if found is None:
+            record = files.line(self._touched.places(run_id)[0]).record
+            assert record is not None, "a run begins with its record"
+            found = record.created_at
+        return found
 
     def _old_checkpoint(self) -> Iterator[tuple[int, bytes]]:
         number = self._plan.covered
@@ -375,74 +359,19 @@ class Compaction:
                 raise damaged(path, offset, "the checksum is wrong")
             crc = after
             yield place(Kind.CHECKPOINT, number, offset), raw
-            self._give_way()
-
-    # --- archives ------------------------------------------------------------------------------------------------
+            self._breathe()
 
     def _is_over(self, archive: Archive) -> bool:
         before = self._plan.drop_before
         return before is not None and archive.newest_archived_at < before and archive.number not in self._plan.pinned
 
-    def _group_archives(self, adds: bool) -> list[list[Archive]]:
-        """Archives to merge: the smallest class of size of which there are enough."""
-        classes: dict[int, list[Archive]] = {}
-        for archive in self._plan.archives:
-            if archive.number in self._plan.pinned or archive.size_bytes > _MERGE_UP_TO_BYTES or self._is_over(archive):
-                continue
-            classes.setdefault(archive.size_bytes.bit_length() // 3, []).append(archive)
-        for _, group in sorted(classes.items()):
-            if len(group) + adds >= _MERGE_COUNT:
-                return [group]
-        return []
-
     def _is_forgotten(self, archive: Archive) -> bool:
         """Whether the archive's time is over, and the store agreed to forget its runs."""
-        if not self._is_over(archive):
-            return False
-        return self._forget(archive, [line.run for _, line in self._lines_of_archive(archive)])
-
-    def _finished_of(self, group: Sequence[Archive], gone: set[tuple[int, str]]) -> Iterator[Finished]:
-        """The runs of several archives, oldest first, without those that are gone."""
-        return merge(*(self._finished_in(archive, gone) for archive in group), key=_age)
-
-    def _finished_in(self, archive: Archive, gone: set[tuple[int, str]]) -> Iterator[Finished]:
-        for row, (raw, line) in zip(archive.oldest_first(), self._lines_of_archive(archive), strict=True):
-            if (archive.number, line.run) not in gone:
-                yield finished(line, row.archived_at, raw[:-ENDING] + b"}")
-
-    def _lines_of_archive(self, archive: Archive) -> Iterator[tuple[bytes, Line]]:
-        path = file_path(self._root, Kind.ARCHIVE, archive.number)
-        crc = 0
-        for offset, raw, whole in lines_of(self._disk, path):
-            after = checked(raw, crc) if whole else None
-            if after is None:
-                raise damaged(path, offset, "the checksum is wrong")
-            crc = after
-            self._give_way()
-            if offset:
-                yield raw, decode(raw)
-
-    def _give_way(self) -> None:
-        self._lines += 1
-        if self._lines % _LINES_AT_ONCE == 0:
-            if self._stopped():
-                raise _StoppedError
-            # Sleeping lets go of the interpreter; without it every thread that wants it waits out the switch interval.
-            time.sleep(0.0005)
-
-
-class _StoppedError(Exception):
-    """The store is being closed."""
+        return self._is_over(archive) and self._forget(
+            archive, run_ids_of(self._disk, self._root, archive, self._breathe)
+        )
 
 
 def item_line(item: Item) -> Line:
     """The line that keeps *item* in a checkpoint."""
     return Line(op="item", changes=as_lines([Put(item)]))
-
-
-def _key(raw: bytes) -> _Key:
-    return msgspec.json.decode(raw, type=_Key)
-
-
-def _age(run: Finished) -> tuple[float, str]:
-    return (run.record.created_at, run.record.run_id)

@@ -87,7 +87,7 @@ class Disk(Protocol):
         ...
 
     def map(self, path: Path) -> memoryview:
-        """The bytes of a file that never changes."""
+        """The bytes of a file that never changes, of which few are going to be looked at."""
         ...
 
 
@@ -154,7 +154,10 @@ class RealDisk:
 
     def map(self, path: Path) -> memoryview:
         with open(path, "rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+            mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        # Else a look at one page may read megabytes around it, as much as the device's `read_ahead_kb` says.
+        mapped.madvise(mmap.MADV_RANDOM)
+        return memoryview(mapped)
 
 
 def write_all(disk: Disk, file: int, data: bytes) -> None:

@@ -97,7 +97,7 @@ def _read_run(files: Files, kept: int) -> StoredRun:
 def _archived(
     files: Files, archive: Archive, query: RunQuery, before: tuple[float, str] | None, snapshot: Snapshot
 ) -> Iterator[tuple[float, str, int | StoredRun]]:
-    for row in archive.newest_first(None if before is None else before[0]):
+    for row in archive.index.newest_first(None if before is None else before[0]):
         if query.statuses is not None and row.status not in query.statuses:
             continue
         line = files.line(row.where)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from math import inf
 from pathlib import Path
 
 import attrs
 import msgspec
 
 from boxflow.errors import StoreClosedError, StoreCorruptError, StoreError, StoreFailedError
-from boxflow_backends.file_store.archive import Archive
+from boxflow_backends.file_store.archive import Archive, find
 from boxflow_backends.file_store.blobs import Blobs
 from boxflow_backends.file_store.compaction import Compacted, Compaction, Plan
 from boxflow_backends.file_store.disk import Disk
-from boxflow_backends.file_store.lines import FOLDERS, Line, as_lines, both, encode, number_of
+from boxflow_backends.file_store.lines import FOLDERS, Files, Line, as_lines, both, encode, number_of
 from boxflow_backends.file_store.log import Log
+from boxflow_backends.file_store.pace import Pace
 from boxflow_backends.file_store.recent import Recent
 from boxflow_backends.file_store.recovery import Recovered, recover, repair
 from boxflow_backends.file_store.state import State, first_of, is_in_log_after, last_of
@@ -28,6 +31,9 @@ _SWITCHED_AT_ONCE = 200
 _MANY_SEGMENTS = 16
 # On closing, less than this is left for the next opening to read.
 _LITTLE_BYTES = 1 << 20
+# Archives up to this size are merged, in the background; and when the store is closed, which waits for it.
+_MERGED_BYTES = 1 << 30
+_MERGED_LAST_BYTES = 16 << 20
 # How many fences of archived runs are remembered: their engines may still append, as when a failed run is resumed.
 _PAST_FENCES = 10_000
 _ATTEMPTS = 5
@@ -142,7 +148,7 @@ class Session:
             if self._compactor is not None:
                 self._compactor.join()
             if self._failure is None and self._is_worth_it(_LITTLE_BYTES):
-                self._compact_to(stopped=lambda: False)
+                self._compact_to(is_last=True)
             with self.lock:
                 if self._failure is None:
                     self.log.close()
@@ -158,16 +164,16 @@ class Session:
         """Compact everything written so far. Blocks."""
         with self.lock:
             self.check_open()
-        self._compact_to(stopped=lambda: self._closing)
+        self._compact_to(is_last=False)
 
-    def _compact_to(self, *, stopped: Callable[[], bool]) -> None:
+    def _compact_to(self, *, is_last: bool) -> None:
         with self.lock:
             self._check_failure()
             self.log.roll()
         self.log.writer.wait()
         with self.lock:
             self._check_failure()
-        self._compact(stopped=stopped)
+        self._compact(is_last=is_last)
 
     def _is_worth_it(self, little_bytes: int) -> bool:
         """Whether the log has grown as much as the checkpoint: then rewriting costs each record little."""
@@ -178,7 +184,7 @@ class Session:
         """Start compacting in the background where enough is sealed. Called when a segment was begun."""
         with self.lock:
             sealed = self.log.sealed
-            enough = sum(sealed.values()) >= max(self._settings.segment_bytes, self.state.checkpoint_bytes)
+            enough = self._backlog() >= 1
             before = self._drop_before()
             over = before is not None and any(archive.newest_archived_at < before for archive in self.state.archives)
             running = self._compactor is not None and self._compactor.is_alive()
@@ -191,21 +197,31 @@ class Session:
 
     def _compact_aside(self) -> None:
         try:
-            self._compact(stopped=lambda: self._closing)
+            self._compact(is_last=False)
         except StoreFailedError:
             # Whoever calls next is told.
             return
 
-    def _compact(self, *, stopped: Callable[[], bool]) -> None:
+    def _backlog(self) -> float:
+        """How often there is as much to compact as is compacted at once."""
+        return sum(self.log.sealed.values()) / max(self._settings.segment_bytes, self.state.checkpoint_bytes)
+
+    def _compact(self, *, is_last: bool) -> None:
+        """Compact what is sealed.
+
+        :param is_last: the store is being closed, and waits for it
+        """
+        if is_last:
+            pace = Pace(backlog=lambda: inf, stopped=lambda: False)
+        else:
+            pace = Pace(backlog=self._backlog, stopped=lambda: self._closing)
         with self._compacting:
             try:
                 with self.lock:
-                    plan = self._plan()
+                    plan = self._plan(_MERGED_LAST_BYTES if is_last else _MERGED_BYTES)
                 if plan is None:
                     return
-                compaction = Compaction(
-                    self.disk, self.root, plan, known=self._known, forget=self._forget, stopped=stopped
-                )
+                compaction = Compaction(self.disk, self.root, plan, known=self._known, forget=self._forget, pace=pace)
                 done = compaction.run()
                 if done is None:
                     return
@@ -219,7 +235,7 @@ class Session:
                 self.fail(why)
                 raise StoreFailedError(why) from error
 
-    def _plan(self) -> Plan | None:
+    def _plan(self, merged_bytes: int) -> Plan | None:
         synced_number, _ = self.log.writer.synced
         upto = max((number for number in self.log.sealed if number < synced_number), default=0)
         if upto <= self.state.covered:
@@ -232,6 +248,7 @@ class Session:
             pinned=frozenset(self.state.revived.values()),
             now=self._settings.now(),
             drop_before=self._drop_before(),
+            merged_bytes=merged_bytes,
         )
 
     def _drop_before(self) -> float | None:
@@ -242,14 +259,28 @@ class Session:
         run = self.state.index.runs.get(run_id)  # Without the lock: one look into a dict is whole by itself.
         return run_id if run is None else run.run_id
 
-    def _forget(self, archive: Archive, run_ids: Sequence[str]) -> bool:
+    def _forget(self, archive: Archive, run_ids: Iterable[str]) -> bool:
         """Drop the runs of an archive with what belongs to them; False when one of them came back to life."""
         with self.lock:
             self._check_failure()
             if archive.number in self.state.revived.values():
                 return False
-            state = self.state
-            state.archives = tuple(other for other in state.archives if other is not archive)
+            before = self.state.archives
+            self.state.archives = tuple(other for other in before if other is not archive)
+        try:
+            remaining = iter(run_ids)
+            while portion := list(islice(remaining, _SWITCHED_AT_ONCE)):
+                self._forget_some(archive, portion)
+        except BaseException:
+            # It is dropped another time, with what still belongs to its runs.
+            with self.lock:
+                self.state.archives = before
+            raise
+        return True
+
+    def _forget_some(self, archive: Archive, run_ids: Sequence[str]) -> None:
+        state = self.state
+        with self.lock:
             dropped = [
                 run_id
                 for run_id in run_ids
@@ -261,12 +292,17 @@ class Session:
                 self.log.add_unawaited(encode(Line(op="change", epoch=self.log.epoch, changes=as_lines(changes))))
         for run_id in dropped:
             self.blobs.remove(run_id)
-        return True
 
     def _switch(self, done: Compacted) -> None:
         """Look for runs where they are now. Old and new places are both good until the old files are removed."""
+        places = dict(done.archived.part(0, len(done.archived)))
         with self.lock:
-            self._switch_archives(done)
+            moved = self._switch_archives(done, places)
+        for run_id, archive in moved:
+            with Files(self.disk, self.root) as files:
+                found = find((archive,), set(), files, run_id)
+            if found is not None:
+                done.archived.add(run_id, found[0])
         for begin in range(0, len(done.archived), _SWITCHED_AT_ONCE):
             with self.lock:
                 for run_id, where in done.archived.part(begin, begin + _SWITCHED_AT_ONCE):
@@ -278,30 +314,34 @@ class Session:
                     self._switch_carried(run_id, where, done.upto)
             time.sleep(0.0002)
 
-    def _switch_archives(self, done: Compacted) -> None:
-        """The new archives count from now on. What is live in them too counts as revived until it leaves."""
+    def _switch_archives(self, done: Compacted, places: dict[str, int]) -> list[tuple[str, Archive]]:
+        """The new archives count from now on. What is live in them too counts as revived until it leaves.
+
+        Returns what came back to life from an archive while that was merged, and which archive has it now.
+        """
         state = self.state
-        kept = {archive.number for archive in done.archives}
+        kept = {archive.number: archive for archive in done.archives}
         gone = done.gone | {entry for entry in state.gone if entry[0] in kept}
-        places = dict(done.archived.part(0, len(done.archived)))
         for archive, run_id in state.gone - done.all_gone:
-            if archive not in kept and run_id in places:
-                gone.add((number_of(places[run_id]), run_id))
+            # What was deleted meanwhile is in the merged archive all the same.
+            if archive in done.merged:
+                gone.add((done.merged[archive], run_id))
         for run_id, where in places.items():
             run = state.index.runs.get(run_id)
-            if run is None:
-                if run_id in done.ended:
-                    gone.add((number_of(where), run_id))
-            elif is_in_log_after(first_of(run), done.upto):
+            if run is None or is_in_log_after(first_of(run), done.upto):
                 gone.add((number_of(where), run_id))
             else:
                 state.revived[run_id] = number_of(where)
+        moved = [(run_id, number) for run_id, number in state.revived.items() if number in done.merged]
+        for run_id, number in moved:
+            state.revived[run_id] = done.merged[number]
         state.gone = gone
         state.archives = done.archives
         state.covered = done.upto
         state.checkpoint_bytes = done.checkpoint_bytes
         for number in [number for number in self.log.sealed if number <= done.upto]:
             del self.log.sealed[number]
+        return [(run_id, kept[done.merged[number]]) for run_id, number in moved]
 
     def _switch_archived(self, run_id: str, where: int, done: Compacted) -> None:
         run = self.state.index.runs.get(run_id)

@@ -22,7 +22,8 @@ from boxflow.errors import (
 )
 from boxflow.model import Blob, Change, Duration, Head, Item, Outcome, RunRecord, seconds
 from boxflow.ports import Fence, RunQuery, StoredRun
-from boxflow_backends.file_store.archive import Archive, find, hash_of
+from boxflow_backends.file_store.archive import Archive, find
+from boxflow_backends.file_store.archive_index import hash_of
 from boxflow_backends.file_store.disk import Disk, RealDisk
 from boxflow_backends.file_store.lines import (
     PLACE_BITS,
@@ -476,7 +477,7 @@ def _may_be_archived(state: State, run_id: str) -> bool:
     if not state.archives:
         return False
     run_hash = hash_of(run_id)
-    return any((a.number, run_id) not in state.gone and a.rows_with(run_hash) for a in state.archives)
+    return any((a.number, run_id) not in state.gone and a.index.rows_with(run_hash) for a in state.archives)
 
 
 def _look_up(

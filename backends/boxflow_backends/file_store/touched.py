@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator
+from math import isnan, nan
+
+from boxflow.model import RunStatus
 
 _NONE = -1
+_STATUSES = tuple(RunStatus)
+_CODES = {status: code for code, status in enumerate(_STATUSES)}
 
 
 class Touched:
@@ -20,10 +25,11 @@ class Touched:
     def __init__(self, known: Callable[[str], str]) -> None:
         self._known = known
         self._rows: dict[str, int] = {}
-        # Of each row: its newest link, where it was kept before, and whether the segments have its creation.
+        # Of each row: its newest link and status; where it was kept before; when it was created, where that is known.
         self._newest = array("q")
+        self._statuses = bytearray()
         self._bases = array("Q")
-        self._is_new = bytearray()
+        self._created_at = array("d")
         # Of each link: the place of a line, and the link of the same run before it.
         self._places = array("Q")
         self._before = array("q")
@@ -34,19 +40,20 @@ class Touched:
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
 
-    def create(self, run_id: str, where: int) -> None:
+    def create(self, run_id: str, where: int, status: RunStatus, created_at: float) -> None:
         """The line at *where* creates the run. One of that id that was before is none of its business."""
         self._rows.pop(run_id, None)
-        self._new_row(run_id, is_new=True)
-        self.add(run_id, where)
+        self._new_row(run_id, created_at)
+        self.add(run_id, where, status)
 
-    def add(self, run_id: str, where: int) -> None:
+    def add(self, run_id: str, where: int, status: RunStatus) -> None:
         """The line at *where* is the run's newest."""
         row = self._rows.get(run_id)
         if row is None:
-            row = self._new_row(run_id, is_new=False)
+            row = self._new_row(run_id, nan)
         self._before.append(self._newest[row])
         self._newest[row] = len(self._places)
+        self._statuses[row] = _CODES[status]
         self._places.append(where)
 
     def drop(self, run_id: str) -> None:
@@ -56,15 +63,20 @@ class Touched:
     def lacks_base(self, run_id: str) -> bool:
         """Whether the run began before the segments, and it is not known yet where it was kept."""
         row = self._rows.get(run_id)
-        return row is not None and not self._is_new[row] and not self._bases[row]
+        return row is not None and isnan(self._created_at[row]) and not self._bases[row]
 
     def set_base(self, run_id: str, where: int) -> None:
         """All that happened to the run before the segments is kept at *where*."""
         self._bases[self._rows[run_id]] = where
 
-    def newest(self, run_id: str) -> int:
-        """The place of the run's newest line."""
-        return self._places[self._newest[self._rows[run_id]]]
+    def status(self, run_id: str) -> RunStatus:
+        """What the run's newest line says."""
+        return _STATUSES[self._statuses[self._rows[run_id]]]
+
+    def created_at(self, run_id: str) -> float | None:
+        """When the run was created; None where it was before the segments."""
+        found = self._created_at[self._rows[run_id]]
+        return None if isnan(found) else found
 
     def places(self, run_id: str) -> list[int]:
         """The places of all that is said of the run, oldest first."""
@@ -80,9 +92,10 @@ class Touched:
         found.reverse()
         return found
 
-    def _new_row(self, run_id: str, *, is_new: bool) -> int:
+    def _new_row(self, run_id: str, created_at: float) -> int:
         row = self._rows[self._known(run_id)] = len(self._newest)
         self._newest.append(_NONE)
+        self._statuses.append(0)
         self._bases.append(0)
-        self._is_new.append(is_new)
+        self._created_at.append(created_at)
         return row

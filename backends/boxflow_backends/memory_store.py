@@ -13,7 +13,7 @@ from boxflow.errors import FenceError, RunNotFoundError, StoreClosedError, Store
 from boxflow.model import Blob, Change, Head, Item, Outcome, RunRecord
 from boxflow.ports import Fence, RunQuery, StoredRun
 from boxflow_backends.item_table import ItemTable
-from boxflow_backends.run_index import IndexedRun, RunIndex
+from boxflow_backends.run_index import IndexedRun, RunIndex, fence_token
 
 
 class _Journal(msgspec.Struct, eq=False):
@@ -34,8 +34,7 @@ class MemoryStore:
         self._items = ItemTable()
         self._blobs: dict[str, dict[str, bytes]] = {}
         self._opened = 0
-        self._last_token = 0
-        self._stale_token = 0
+        self._openings = 0
 
     @property
     def outlives_process(self) -> bool:
@@ -44,7 +43,7 @@ class MemoryStore:
 
     async def __aenter__(self) -> Self:
         self._opened += 1
-        self._stale_token = self._last_token
+        self._openings += 1
         return self
 
     async def __aexit__(
@@ -55,9 +54,7 @@ class MemoryStore:
 
     async def claim(self, run_id: str, owner: str) -> Fence:
         run = self._run(run_id)
-        self._last_token += 1
-        run.token = self._last_token
-        return Fence(run.token)
+        return self._index.claim(run, self._openings)
 
     async def create_run(self, record: RunRecord, head: Head, changes: Sequence[Change] = ()) -> StoredRun:
         self._check_open()
@@ -76,7 +73,7 @@ class MemoryStore:
         run = self._index.runs.get(run_id)
         if run is None or not self._opened:
             raise self._missing(run_id)
-        if fence.token != run.token or fence.token <= self._stale_token:
+        if fence.token != fence_token(run, self._openings):
             raise FenceError(f"run {run_id!r} has another owner now; this append changed nothing")
         if head.length != run.length + len(outcomes) or (outcomes and outcomes[0].seq != run.length + 1):
             raise StoreError(f"run {run_id!r} has {run.length} outcomes; {len(outcomes)} do not lead to {head.length}")

@@ -15,27 +15,36 @@ from typing import Generic, TypeVar
 import msgspec
 
 from boxflow.model import Head, RunRecord, RunStatus
-from boxflow.ports import RunQuery
+from boxflow.ports import Fence, RunQuery
 
 T = TypeVar("T")
 
 _BUCKET_S = 64.0
+_FAMILIES = 10_000
 # Almost every unfinished run waits: an index over them would cost memory and select nothing.
 _RARE = frozenset({RunStatus.PENDING, RunStatus.RUNNING, RunStatus.DIVERGED})
 _FINAL = frozenset(status for status in RunStatus if status.is_final)
 
 
+class Family(msgspec.Struct, gc=False, frozen=True):
+    """What a million runs have in common, but for a handful of differences: one object for all that are alike."""
+
+    workflow: str
+    labels: tuple[str, ...]
+
+
 class IndexedRun(msgspec.Struct, Generic[T], gc=False, eq=False, kw_only=True):
-    """What the index knows of one run, what its store *kept* of it, and the *token* of its newest fence.
+    """What the index knows of one run, what its store *kept* of it, and by which *token* it was claimed last.
 
     Untracked by the garbage collector: it refers to no container that could refer back, and a million tracked objects
     would make every full collection a pause that callers feel.
+
+    :param token: 0 until then; it is part of what `fence_token` says
     """
 
     run_id: str
     created_at: float
-    workflow: str
-    labels: tuple[str, ...]
+    family: Family
     parent: str | None
     status: RunStatus
     waiting: str | tuple[str, ...]
@@ -141,13 +150,15 @@ class RunIndex(Generic[T]):
         self._waiting = _Keyed[T]()
         self._children = _Keyed[T]()
         self._due = _Keyed[T]()
-        self._texts: dict[object, object] = {}
+        self._families: dict[Family, Family] = {}
+        self._first_token = 1
 
     def add(self, record: RunRecord, head: Head, kept: T) -> IndexedRun[T]:
         """Take in a run that is not there yet."""
         run = as_indexed(record, head, kept)
-        run.workflow = self._shared(run.workflow)
-        run.labels = self._shared(run.labels)
+        if len(self._families) > _FAMILIES:
+            self._families.clear()  # Where each run has a label of its own there is nothing to share.
+        run.family = self._families.setdefault(run.family, run.family)
         self.runs[run.run_id] = run
         (self._finished if run.status in _FINAL else self._unfinished).add(run)
         if run.status in _RARE:
@@ -158,6 +169,13 @@ class RunIndex(Generic[T]):
         if run.due is not None:
             self._due.add(int(run.due // _BUCKET_S), run)
         return run
+
+    def claim(self, run: IndexedRun[T], epoch: int) -> Fence:
+        """Give the run to a new owner; fences of earlier ones, also of a run of this id that is gone, become stale."""
+        # Most runs that wait have been claimed once, and share this integer. A count over all runs would give each of
+        # them an object.
+        run.token = self._first_token if run.token < self._first_token else run.token + 1
+        return Fence(fence_token(run, epoch))
 
     def update(self, run: IndexedRun[T], head: Head) -> None:
         """The run has a new head."""
@@ -179,6 +197,8 @@ class RunIndex(Generic[T]):
     def remove(self, run: IndexedRun[T]) -> None:
         """The run is gone."""
         del self.runs[run.run_id]
+        # It may come back, or another of its id: whoever owned this one must not be taken for the owner of that.
+        self._first_token = max(self._first_token, run.token + 1)
         if run.status in _RARE:
             self._rare[run.status].pop(run, None)
         self._discard_waiting(run)
@@ -249,12 +269,15 @@ class RunIndex(Generic[T]):
             (finished if status in _FINAL else unfinished).add(run)
             (unfinished if status in _FINAL else finished).left(self)
 
-    def _shared(self, value: T2) -> T2:
-        """One object for equal values: a million runs have a handful of workflows and labels."""
-        return self._texts.setdefault(value, value)  # type: ignore[return-value]  # equal keys of one type
 
+def fence_token(run: IndexedRun[T], epoch: int) -> int:
+    """The token of the only fence that is good for the run.
 
-T2 = TypeVar("T2", str, tuple[str, ...])
+    Its hash makes that good for no other run: by chance once in 2**61, and only for an engine that takes the wrong one.
+
+    :param epoch: counts the openings of the store, so that no token of an earlier one is issued again
+    """
+    return (epoch << 64) + hash(run.run_id) + run.token
 
 
 def as_indexed(record: RunRecord, head: Head, kept: T) -> IndexedRun[T]:
@@ -262,8 +285,7 @@ def as_indexed(record: RunRecord, head: Head, kept: T) -> IndexedRun[T]:
     return IndexedRun(
         run_id=record.run_id,
         created_at=record.created_at,
-        workflow=record.workflow,
-        labels=record.labels,
+        family=Family(record.workflow, record.labels),
         parent=record.parent,
         status=head.status,
         waiting=head.waiting[0] if len(head.waiting) == 1 else head.waiting,
@@ -278,8 +300,8 @@ def matches(run: IndexedRun[T], query: RunQuery) -> bool:
     """Whether every condition of *query* holds for the run; `after` and `limit` are not conditions."""
     return (
         (query.statuses is None or run.status in query.statuses)
-        and (query.workflow is None or run.workflow == query.workflow)
-        and (query.label is None or query.label in run.labels)
+        and (query.workflow is None or run.family.workflow == query.workflow)
+        and (query.label is None or query.label in run.family.labels)
         and (query.parent is None or run.parent == query.parent)
         and (query.waiting_for is None or _waits(run, query.waiting_for))
         and (query.due_before is None or (run.due is not None and run.due <= query.due_before))

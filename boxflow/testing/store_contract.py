@@ -304,6 +304,16 @@ class StoreContract:
             with pytest.raises(FenceError):
                 await store.append("a", [_done(1)], Head(length=1), other)
 
+    async def test_the_fence_of_a_deleted_run_is_refused_by_a_new_run_of_its_id(self) -> None:
+        """Also once that has been claimed as often."""
+        async with self.make_store() as store:
+            stale = await _started(store, "a")
+            await store.delete_run("a")
+            fence = await _started(store, "a")
+            with pytest.raises(FenceError):
+                await store.append("a", [_done(1)], Head(length=1), stale)
+            await store.append("a", [_done(1)], Head(length=1), fence)
+
     async def test_a_run_that_nobody_claimed_takes_no_append(self) -> None:
         """There is no fence that works without a claim."""
         async with self.make_store() as store:

@@ -84,8 +84,6 @@ class Session:
                     self.blobs.remove(run_id)
             self.state: State = found.state
             self.log = self._begin_log(found)
-            # No token of an earlier opening can be issued again.
-            self._last_token = self.log.epoch << 32
         except BaseException:
             abandon()
             raise
@@ -109,11 +107,6 @@ class Session:
         )
         log.sealed.update(found.sealed)
         return log
-
-    def next_token(self) -> int:
-        """A token that no fence has had."""
-        self._last_token += 1
-        return self._last_token
 
     def check_open(self) -> None:
         """Refuse what comes after a failure, or after closing began.

@@ -42,7 +42,7 @@ from boxflow_backends.file_store.reading import Snapshot, list_runs, may_be_arch
 from boxflow_backends.file_store.session import ReadOnlySession, Session, Settings
 from boxflow_backends.file_store.state import State
 from boxflow_backends.file_store.writer import Durability, Waiter, say
-from boxflow_backends.run_index import IndexedRun
+from boxflow_backends.run_index import IndexedRun, fence_token
 
 T = TypeVar("T")
 
@@ -126,8 +126,7 @@ class FileStore:
                 session.check_open()
                 run = session.state.index.runs.get(run_id)
                 if run is not None:
-                    run.token = session.next_token()
-                    return Fence(run.token)
+                    return session.state.index.claim(run, session.log.epoch)
             if not await self._bring_back(session, run_id):
                 raise RunNotFoundError(run_id)
 
@@ -435,11 +434,11 @@ def _append(
     fence: Fence,
     changes: Sequence[Change],
 ) -> Waiter:
-    if fence.token != run.token or not run.token:
+    log = session.log
+    if fence.token != fence_token(run, log.epoch):
         raise FenceError(f"run {run.run_id!r} has another owner now; this append changed nothing")
     if head.length != run.length + len(outcomes) or (outcomes and outcomes[0].seq != run.length + 1):
         raise StoreError(f"run {run.run_id!r} has {run.length} outcomes; {len(outcomes)} do not lead to {head.length}")
-    log = session.log
     first = run.kept >> PLACE_BITS
     line = AppendLine(
         epoch=log.epoch,

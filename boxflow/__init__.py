@@ -5,11 +5,9 @@ environment with commands, files, git and coding agents. Read on in this order: 
 `context`, `runner`, `hub`, `engine`, `boxes`.
 """
 
+import importlib
 from typing import TYPE_CHECKING
 
-from boxflow import boxes
-from boxflow.agent_config import AgentConfig
-from boxflow.boxes import Box, Boxes, BoxSpec, BoxStatus, Egress, FileInfo, Snapshot, TerminalSize
 from boxflow.context import Context, StepInfo, step
 from boxflow.engine import Engine
 from boxflow.errors import (
@@ -36,15 +34,24 @@ from boxflow.web import Response
 from boxflow.workflow import RunFailure, Workflow, workflow
 
 if TYPE_CHECKING:
+    from boxflow.agent_config import AgentConfig
     from boxflow.boxes import (
         AgentRun,
+        Box,
+        Boxes,
+        BoxSpec,
+        BoxStatus,
+        Egress,
         ExecResult,
+        FileInfo,
         GitAuth,
         Job,
         JobInfo,
         JobStatus,
         OutputChunk,
         Session,
+        Snapshot,
+        TerminalSize,
     )
 
 __version__ = "0.1.0"
@@ -102,10 +109,11 @@ __all__ = [
 if not TYPE_CHECKING:  # Type checkers would take any name to be there.
 
     def __getattr__(name: str) -> object:
-        # What `boxflow.boxes` loads when it is first asked for.
+        # The box half, which is loaded when one of its names is first asked for.
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(boxes, name)
+        module = "boxflow.agent_config" if name == "AgentConfig" else "boxflow.boxes"
+        value = getattr(importlib.import_module(module), name)
         globals()[name] = value
         return value
 

@@ -19,7 +19,8 @@ from uuid import UUID
 
 import attrs
 
-from boxflow.boxes import Box, Boxes, BoxOptions, BoxSpec, DurableCall, box_spec, durable_call
+# By its whole name: what it has is loaded when it is first used, and `Context.boxes` is something else.
+import boxflow.boxes
 from boxflow.codec import ANY, decode_value, encode_loose, return_type
 from boxflow.errors import (
     BoxFileNotFoundError,
@@ -140,7 +141,7 @@ def step() -> StepInfo:
 class Services(Protocol):
     """What a context asks of its engine. Everything async here runs on the host loop, inside a step."""
 
-    boxes: Boxes
+    boxes: boxflow.boxes.Boxes
 
     async def send(self, event_id: str, data: bytes, *, run_id: str | None, source: str) -> Notified: ...
 
@@ -148,11 +149,11 @@ class Services(Protocol):
 
     def find_workflow(self, workflow: Workflow[Any, Any] | str) -> Workflow[Any, Any]: ...
 
-    async def create_box(self, run_id: str, box_id: str, name: str, spec: BoxSpec) -> None: ...
+    async def create_box(self, run_id: str, box_id: str, name: str, spec: boxflow.boxes.BoxSpec) -> None: ...
 
     async def delete_box(self, run_id: str, box_id: str) -> None: ...
 
-    def box(self, box_id: str, name: str, spec: BoxSpec) -> Box: ...
+    def box(self, box_id: str, name: str, spec: boxflow.boxes.BoxSpec) -> boxflow.boxes.Box: ...
 
     def box_id(self, run_id: str, name: str, occurrence: int) -> str: ...
 
@@ -192,7 +193,7 @@ class Context:
         #: Seeded by the run's id: the same numbers on replay. A fork draws those of its past, then its own.
         self.random = random.Random(record.forked[0][0] if record.forked else record.run_id)
         #: The engine's boxes; for boxes of this run, use `box`.
-        self.boxes: Boxes = services.boxes
+        self.boxes: boxflow.boxes.Boxes = services.boxes
         self._execution = execution
         self._services = services
         self._refusals = 0
@@ -567,7 +568,7 @@ class Context:
 
     # --- boxes --------------------------------------------------------------------------------------------------------
 
-    def box(self, name: str, **options: Unpack[BoxOptions]) -> BoxOpening:
+    def box(self, name: str, **options: Unpack[boxflow.boxes.BoxOptions]) -> BoxOpening:
         """A box of this run: `async with ctx.box("a") as box:` deletes it at the end of the block.
 
         `box = await ctx.box("a")` keeps it until the run ends. In every case it is recorded before it is created, and
@@ -576,7 +577,7 @@ class Context:
         :param options: as for `Boxes.create`; see `BoxOptions`
         :raises ConfigurationError: *options* contradict each other
         """
-        return BoxOpening(self, name, box_spec(options))
+        return BoxOpening(self, name, boxflow.boxes.box_spec(options))
 
     async def box_call(self, name: str, fn: Callable[[], Awaitable[T]], *, type: object, is_job: bool) -> T:
         """How a `Box` makes a call durable when it is used in the body; not for users."""
@@ -584,7 +585,7 @@ class Context:
         execution = self._execution
 
         async def carried_out() -> T:
-            durable_call.set(DurableCall(step().idempotency_key, lambda: execution.evicted))
+            boxflow.boxes.durable_call.set(boxflow.boxes.DurableCall(step().idempotency_key, lambda: execution.evicted))
             return await fn()
 
         try:
@@ -603,7 +604,7 @@ class Context:
                 del self._execution.boxes[box_id]
         return result
 
-    async def open_box(self, name: str, spec: BoxSpec) -> Box:
+    async def open_box(self, name: str, spec: boxflow.boxes.BoxSpec) -> boxflow.boxes.Box:
         """Create the box as a step; `ctx.box` is the public form."""
         step_name = f"{name}.create"
         self._enter(step_name)
@@ -631,16 +632,16 @@ class Context:
 class BoxOpening:
     """A box that is about to be made: await it, or enter it."""
 
-    def __init__(self, ctx: Context, name: str, spec: BoxSpec) -> None:
+    def __init__(self, ctx: Context, name: str, spec: boxflow.boxes.BoxSpec) -> None:
         self._ctx = ctx
         self._name = name
         self._spec = spec
-        self._box: Box | None = None
+        self._box: boxflow.boxes.Box | None = None
 
-    def __await__(self) -> Generator[Any, None, Box]:
+    def __await__(self) -> Generator[Any, None, boxflow.boxes.Box]:
         return self._ctx.open_box(self._name, self._spec).__await__()
 
-    async def __aenter__(self) -> Box:
+    async def __aenter__(self) -> boxflow.boxes.Box:
         self._box = await self._ctx.open_box(self._name, self._spec)
         return self._box
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Self, cast, overload
 
 import attrs
 
-from boxflow.boxes import Boxes
+# By their whole names: what they have of boxes is loaded when it is first used, and `Engine.boxes` is something else.
+import boxflow.boxes
+import boxflow.ports
 from boxflow.codec import encode_loose, encode_value
 from boxflow.errors import (
     ConfigurationError,
@@ -23,7 +25,7 @@ from boxflow.model import (
     RunStatus,
     seconds,
 )
-from boxflow.ports import Clock, RunQuery, Sandbox, Store
+from boxflow.ports import Clock, RunQuery, Store
 from boxflow.runs import Run, RunInfo, run_info
 from boxflow.webhook_checks import check_call
 from boxflow.workflow import I, O, Version, Workflow, encode_payload
@@ -61,7 +63,7 @@ class Engine:
         workflows: Iterable[Workflow[Any, Any]],
         *,
         store: Store | str = "memory:",
-        sandbox: Sandbox | str = "local:",
+        sandbox: boxflow.ports.Sandbox | str = "local:",
         base_url: str | None = None,
         secret: str | bytes | None = None,
         clock: Clock | None = None,
@@ -104,7 +106,7 @@ class Engine:
         return self._hub.base_url
 
     @property
-    def boxes(self) -> Boxes:
+    def boxes(self) -> boxflow.boxes.Boxes:
         """Boxes without a workflow; in a body, use `ctx.box`."""
         return self._hub.boxes
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import ipaddress
-import pathlib
 from typing import Any, Protocol
 
 import msgspec
@@ -55,15 +53,26 @@ class Shape(Protocol):
 
 # --- what msgspec does not know itself -----------------------------------------------------------------------------
 
-_WRITTEN_AS_TEXT = (
-    pathlib.PurePath,
-    ipaddress.IPv4Address,
-    ipaddress.IPv6Address,
-    ipaddress.IPv4Network,
-    ipaddress.IPv6Network,
-    ipaddress.IPv4Interface,
-    ipaddress.IPv6Interface,
-)
+
+def _is_written_as_text(kind: object) -> bool:
+    return inspect.isclass(kind) and issubclass(kind, _written_as_text())
+
+
+@functools.cache
+def _written_as_text() -> tuple[type, ...]:
+    # Imported where they are used, by the few programs that keep such values: they took 3 ms of `import boxflow`.
+    import ipaddress
+    import pathlib
+
+    return (
+        pathlib.PurePath,
+        ipaddress.IPv4Address,
+        ipaddress.IPv6Address,
+        ipaddress.IPv4Network,
+        ipaddress.IPv6Network,
+        ipaddress.IPv4Interface,
+        ipaddress.IPv6Interface,
+    )
 
 
 def encode_foreign(value: Any) -> Any:
@@ -71,7 +80,7 @@ def encode_foreign(value: Any) -> Any:
     if is_model(type(value)):
         # By name and `round_trip`, so that neither aliases nor computed fields stand in the way back.
         return msgspec.Raw(value.model_dump_json(by_alias=False, round_trip=True, warnings=False).encode())
-    if isinstance(value, _WRITTEN_AS_TEXT):
+    if _is_written_as_text(type(value)):
         return str(value)
     raise UnkeptError(Difference("", value))
 
@@ -82,7 +91,7 @@ def decode_foreign(type: type, data: Any) -> Any:
         return data
     if is_model(type):
         return _read_model(type, msgspec.json.encode(data))
-    if inspect.isclass(type) and issubclass(type, _WRITTEN_AS_TEXT) and isinstance(data, str):
+    if isinstance(data, str) and _is_written_as_text(type):
         return type(data)
     raise ValueError(f"{type_text(type)} has no JSON form")
 

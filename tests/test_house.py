@@ -46,9 +46,18 @@ LATE = ["boxflow.harness", *(f"boxflow.boxes.{one}" for one in ("agent", "exec",
 """What is done in boxes, and agents: loaded when it is first used."""
 
 
-def test_importing_boxflow_loads_nothing_that_acts_in_boxes_and_nothing_that_drives_runs() -> None:
-    late = [*LATE, "boxflow.hub", "boxflow.gateway", "anyio.to_thread", "json"]
-    found = run(sys.executable, "-c", f"import sys, boxflow; print([one for one in {late} if one in sys.modules])")
+def test_importing_boxflow_loads_nothing_of_boxes_and_nothing_that_drives_runs() -> None:
+    late = ["boxflow.boxes.", "boxflow.ports.box", "boxflow.ports.sandbox", "boxflow.agent_config", "boxflow.harness"]
+    late += ["boxflow.hub", "boxflow.plugins", "boxflow.gateway", "anyio.to_thread", "json"]
+    late += ["pathlib", "ipaddress"]  # For values of these types, which few programs keep.
+    program = f"""
+import sys
+import asyncio, anyio, attrs, msgspec
+before = set(sys.modules)
+import boxflow
+print([name for name in sorted(set(sys.modules) - before) if name.startswith({tuple(late)})])
+"""
+    found = run(sys.executable, "-c", program)
     assert found.stdout.strip() == "[]", found.stderr
 
 
@@ -75,7 +84,7 @@ asyncio.run(main())
     assert found.stdout.strip() == "[]", found.stderr
 
 
-@pytest.mark.parametrize("package", ["boxflow", "boxflow.boxes"])
+@pytest.mark.parametrize("package", ["boxflow", "boxflow.boxes", "boxflow.ports"])
 def test_every_public_name_can_be_imported_and_is_listed_also_where_it_is_loaded_late(package: str) -> None:
     names = list(importlib.import_module(package).__all__)
     imports = "; ".join(f"from {package} import {name}" for name in names)
@@ -84,11 +93,24 @@ def test_every_public_name_can_be_imported_and_is_listed_also_where_it_is_loaded
     assert found.stdout.strip() == "[]"
 
 
+def test_type_hints_that_name_what_is_loaded_late_can_be_asked_for_at_any_time() -> None:
+    program = """
+from typing import get_type_hints
+from boxflow import Context, Engine
+
+print(get_type_hints(Context.box)["options"], get_type_hints(Engine.__init__)["sandbox"])
+"""
+    found = run(sys.executable, "-c", program)
+    assert "BoxOptions" in found.stdout and "Sandbox" in found.stdout, found.stderr
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error_that_says_so() -> None:
     with pytest.raises(AttributeError, match="module 'boxflow' has no attribute 'Sandbocks'"):
         getattr(boxflow, "Sandbocks")  # noqa: B009 - by its name, which type checkers would refuse
     with pytest.raises(AttributeError, match=r"module 'boxflow\.boxes' has no attribute 'Sandbocks'"):
         getattr(boxflow.boxes, "Sandbocks")  # noqa: B009 - likewise
+    with pytest.raises(AttributeError, match=r"module 'boxflow\.ports' has no attribute 'Sandbocks'"):
+        getattr(boxflow.ports, "Sandbocks")  # noqa: B009 - likewise
 
 
 def test_the_layers_hold(need: Callable[[str, bool], None]) -> None:

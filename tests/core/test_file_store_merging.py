@@ -22,11 +22,13 @@ class HeldDisk(RealDisk):
         self.holds: Callable[[Path], bool] = lambda _: False
         self.is_held = threading.Event()
         self.go_on = threading.Event()
+        self.made: list[Path] = []
 
     def create(self, path: Path) -> int:
         if self.holds(path) and not self.is_held.is_set():
             self.is_held.set()
             assert self.go_on.wait(60)
+        self.made.append(path)
         return super().create(path)
 
 
@@ -123,3 +125,23 @@ async def test_a_store_that_is_closed_in_the_middle_of_dropping_old_runs_drops_t
         await store.compact()
         assert await lengths(store) == {"new": 1, "newer": 0}
         assert list((tmp_path / "blobs").iterdir()) == []
+
+
+async def test_what_has_piled_up_is_compacted_a_part_at_a_time_until_nothing_is_left(tmp_path: Path) -> None:
+    disk = HeldDisk()
+    disk.holds = is_archive
+    expected = {f"run-{number:03}": 1 for number in range(120)}
+    async with FileStore(tmp_path, disk=disk, segment_bytes=1 << 12) as store:
+        for position, run_id in enumerate(expected):
+            await finish(store, run_id, float(position))
+        await asyncio.to_thread(disk.is_held.wait, 60)
+        piled_up = len(list((tmp_path / "log").iterdir()))
+        assert piled_up > 8
+        disk.go_on.set()
+        while len(list((tmp_path / "log").iterdir())) > 2:
+            await asyncio.sleep(0.01)
+        assert await lengths(store) == expected
+        archives = [path for path in disk.made if is_archive(path)]
+        assert len(archives) >= piled_up // 2
+    async with FileStore(tmp_path) as store:
+        assert await lengths(store) == expected

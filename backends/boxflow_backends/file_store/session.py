@@ -27,6 +27,8 @@ from boxflow_backends.file_store.writer import Durability, say
 
 # Few enough that applying one portion of a compaction is not felt by the event loop.
 _SWITCHED_AT_ONCE = 200
+# Of full segments, so many are compacted at once.
+_SEGMENTS_AT_ONCE = 2
 # Opening reads all segments since the checkpoint, and each opening adds one.
 _MANY_SEGMENTS = 16
 # On closing, less than this is left for the next opening to read.
@@ -162,11 +164,13 @@ class Session:
     def _compact_to(self, *, is_last: bool) -> None:
         with self.lock:
             self._check_failure()
+            upto = self.log.number
             self.log.roll()
         self.log.writer.wait()
         with self.lock:
             self._check_failure()
-        self._compact(is_last=is_last)
+        while self.state.covered < upto and self._compact(is_last=is_last):
+            pass
 
     def _is_worth_it(self, little_bytes: int) -> bool:
         """Whether the log has grown as much as the checkpoint: then rewriting costs each record little."""
@@ -190,7 +194,8 @@ class Session:
 
     def _compact_aside(self) -> None:
         try:
-            self._compact(is_last=False)
+            while self._compact(is_last=False) and self._backlog() >= 1:
+                pass
         except StoreFailedError:
             # Whoever calls next is told.
             return
@@ -199,8 +204,8 @@ class Session:
         """How often there is as much to compact as is compacted at once."""
         return sum(self.log.sealed.values()) / max(self._settings.segment_bytes, self.state.checkpoint_bytes)
 
-    def _compact(self, *, is_last: bool) -> None:
-        """Compact what is sealed.
+    def _compact(self, *, is_last: bool) -> bool:
+        """Compact what is sealed, or the older part of that where it is much; False when nothing was done.
 
         :param is_last: the store is being closed, and waits for it
         """
@@ -211,15 +216,16 @@ class Session:
         with self._compacting:
             try:
                 with self.lock:
-                    plan = self._plan(_MERGED_LAST_BYTES if is_last else _MERGED_BYTES)
+                    plan = self._plan(is_last=is_last)
                 if plan is None:
-                    return
+                    return False
                 compaction = Compaction(self.disk, self.root, plan, known=self._known, forget=self._forget, pace=pace)
                 done = compaction.run()
                 if done is None:
-                    return
+                    return False
                 self._switch(done)
                 compaction.remove_old()
+                return True
             except OSError as error:
                 self.fail(say(error))
                 raise StoreFailedError(say(error)) from error
@@ -228,9 +234,18 @@ class Session:
                 self.fail(why)
                 raise StoreFailedError(why) from error
 
-    def _plan(self, merged_bytes: int) -> Plan | None:
+    def _plan(self, *, is_last: bool) -> Plan | None:
         synced_number, _ = self.log.writer.synced
-        upto = max((number for number in self.log.sealed if number < synced_number), default=0)
+        # What has ended is switched over under the lock: with too much at once everybody else would wait for that.
+        most_bytes = (
+            inf if is_last else max(_SEGMENTS_AT_ONCE * self._settings.segment_bytes, self.state.checkpoint_bytes)
+        )
+        upto, size = 0, 0
+        for number in sorted(number for number in self.log.sealed if number < synced_number):
+            size += self.log.sealed[number]
+            if upto and size > most_bytes:
+                break
+            upto = number
         if upto <= self.state.covered:
             return None
         return Plan(
@@ -241,7 +256,7 @@ class Session:
             pinned=frozenset(self.state.revived.values()),
             now=self._settings.now(),
             drop_before=self._drop_before(),
-            merged_bytes=merged_bytes,
+            merged_bytes=_MERGED_LAST_BYTES if is_last else _MERGED_BYTES,
         )
 
     def _drop_before(self) -> float | None:

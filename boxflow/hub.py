@@ -145,6 +145,7 @@ class Hub:
         self._followers: dict[str, set[asyncio.Event]] = {}
         self._ending: dict[str, set[asyncio.Event]] = {}
         self._context = contextvars.Context()
+        self._variables: tuple[tuple[contextvars.ContextVar[Any], Any], ...] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._broken: BaseException | None = None
         self._stack = contextlib.AsyncExitStack()
@@ -161,6 +162,7 @@ class Hub:
             raise RuntimeError("this engine was entered before; make a new Engine for another `async with`")
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
+        self._variables = tuple(self._context.items())
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self.store)
             await stack.enter_async_context(self._sandbox)
@@ -287,6 +289,13 @@ class Hub:
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
         return task
+
+    def is_as_spawned(self, task: asyncio.Task[Any]) -> bool:
+        """Whether what has run in *task*, which is the current one, has left nothing behind for what follows."""
+        context = contextvars.copy_context()
+        if len(context) != len(self._variables) or task.cancelling():
+            return False
+        return not self._variables or all(context.get(variable) is value for variable, value in self._variables)
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

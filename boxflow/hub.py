@@ -56,6 +56,7 @@ from boxflow.model import (
     RunRecord,
     RunStatus,
     Value,
+    microseconds,
     seconds,
 )
 from boxflow.monitor import BlockingMonitor
@@ -421,7 +422,7 @@ class Hub:
         delay: Duration | None = None,
         parent: str | None = None,
     ) -> StoredRun:
-        now = round(self.clock.now(), 6)
+        now = microseconds(self.clock.now())
         start_at = now if delay is None else round(now + seconds(delay), 6)
         run_id = run_id or self.new_id()
         value, blob = Value(payload), None

@@ -12,7 +12,7 @@ from boxflow.codec import decode_value
 from boxflow.errors import DecodeError, DivergenceError, FenceError, NotDurableError, WorkflowNotFoundError
 from boxflow.execution import Execution
 from boxflow.failure import failure_of
-from boxflow.model import Failure, Head, Outcome, RunRecord, RunStatus
+from boxflow.model import Failure, Head, Outcome, RunRecord, RunStatus, microseconds
 from boxflow.ports import Clock, Fence, Store, StoredRun
 from boxflow.runner import Runner
 from boxflow.workflow import Workflow
@@ -159,7 +159,7 @@ class Residents:
             status=RunStatus.DIVERGED,
             length=before.length,
             error=Failure(type=kept.type, message=kept.message),
-            updated_at=round(self._hub.clock.now(), 6),
+            updated_at=microseconds(self._hub.clock.now()),
         )
         await self._hub.store.append(record.run_id, [], head, fence)
         self._hub.changed(record.run_id, ended=True)

@@ -39,6 +39,7 @@ from boxflow.model import (
     StepStarted,
     Value,
     WebhookArrived,
+    microseconds,
 )
 from boxflow.ports import Clock, Fence, Store
 from boxflow.steps import Raised, Returned, attempt
@@ -269,21 +270,19 @@ class Runner:
     async def _record(self, arrivals: list[Arrival]) -> None:
         self._let_go()
         execution = self.execution
-        seq = self.head.length
-        # The wall clock may be set back; the journal's time never goes back.
-        self.last_at = at = max(self.last_at, round(self.hub.clock.now(), 6))
+        at = self._now()
+        markers = self._take_markers() if execution.markers else []
+        seq = self.head.length + len(markers)
         outcomes: list[Outcome] = []
-        changes: list[Change] = []
-        if execution.markers:
-            outcomes += self._take_markers()
-            seq += len(outcomes)
+        changes: Sequence[Change] = ()
         for arrival in arrivals:
             seq += 1
             outcomes.append(arrival.make(seq, at))
-            changes += arrival.changes
+            if arrival.changes:
+                changes = [*changes, *arrival.changes]
         head = Head(status=RunStatus.RUNNING, length=seq, updated_at=at)
         try:
-            await self.hub.store.append(self.record.run_id, outcomes, head, self.fence, changes)
+            await self.hub.store.append(self.record.run_id, markers + outcomes, head, self.fence, changes)
         except BaseException:
             for arrival in arrivals:
                 arrival.answer(False)
@@ -292,15 +291,21 @@ class Runner:
         self.hub.changed(self.record.run_id)
         if self.is_over:
             return
-        live = [arrival.live for arrival in arrivals]
-        live[:0] = [None] * (len(outcomes) - len(arrivals))
         try:
-            for outcome, data in zip(outcomes, live, strict=True):
-                execution.deliver(outcome if data is None else msgspec.structs.replace(outcome, value=Value(data)))
+            for marker in markers:
+                execution.deliver(marker)
+            for arrival, outcome in zip(arrivals, outcomes, strict=True):
+                live = arrival.live
+                execution.deliver(outcome if live is None else msgspec.structs.replace(outcome, value=Value(live)))
         finally:
             # Also when the body spins, or diverges: who waits for the recording must hear of it.
             for arrival in arrivals:
                 arrival.answer(True)
+
+    def _now(self) -> float:
+        """The journal's time: that of the clock, but it never goes back where the clock is set back."""
+        self.last_at = max(self.last_at, microseconds(self.hub.clock.now()))
+        return self.last_at
 
     def _take_markers(self) -> list[Outcome]:
         seq, markers = self.head.length, self.execution.markers
@@ -324,13 +329,12 @@ class Runner:
         if (head.status, head.waiting, head.due) == (RunStatus.WAITING, waiting, due) and not self.execution.markers:
             return bool(self.arrivals)
         outcomes = self._take_markers() if self.execution.markers else []
-        self.last_at = max(self.last_at, round(self.hub.clock.now(), 6))
         head = Head(
             status=RunStatus.WAITING,
             length=head.length + len(outcomes),
             waiting=waiting,
             due=due,
-            updated_at=self.last_at,
+            updated_at=self._now(),
         )
         if due is None and not waiting:
             log.warning(
@@ -349,7 +353,7 @@ class Runner:
         self._let_go()
         execution = self.execution
         assert execution.status is not None
-        at = max(self.last_at, round(self.hub.clock.now(), 6))
+        at = self._now()
         outcomes = self._take_markers() if execution.markers else []
         result, blob = await self.keep(execution.result)
         head = Head(

@@ -28,6 +28,7 @@ from boxflow.model import (
     RunStatus,
     StepDone,
     WebhookArrived,
+    microseconds,
 )
 from boxflow.ports import Clock, Store, StoredRun
 from boxflow.resume import (
@@ -86,7 +87,7 @@ class Steering:
         return stored
 
     def _now(self) -> float:
-        return round(self._hub.clock.now(), 6)
+        return microseconds(self._hub.clock.now())
 
     # --- cancel ----------------------------------------------------------------------------------------------------
 

@@ -190,13 +190,12 @@ class Context:
         self.labels: tuple[str, ...] = record.labels
         #: Silent while recorded outcomes are replayed.
         self.log: logging.LoggerAdapter[logging.Logger] = RunLogger(execution)
-        #: Seeded by the run's id: the same numbers on replay. A fork draws those of its past, then its own.
-        self.random = random.Random(record.forked[0][0] if record.forked else record.run_id)
         #: The engine's boxes; for boxes of this run, use `box`.
         self.boxes: boxflow.boxes.Boxes = services.boxes
         self._execution = execution
         self._services = services
         self._refusals = 0
+        self._random: random.Random | None = None
 
     def __repr__(self) -> str:
         return f"<Context of run {self.run_id!r}>"
@@ -322,6 +321,15 @@ class Context:
             f"{name!r} was called outside of the workflow body of run {self.run_id!r}; a context works only in its "
             "body, on the run's own event loop"
         )
+
+    @property
+    def random(self) -> random.Random:
+        """Seeded by the run's id: the same numbers on replay. A fork draws those of its past, then its own."""
+        if self._random is None:
+            # When it is first asked for: seeding takes a tenth of the time of a short run, and few draw.
+            record = self._execution.record
+            self._random = random.Random(record.forked[0][0] if record.forked else record.run_id)
+        return self._random
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

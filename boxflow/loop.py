@@ -661,6 +661,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     async def shutdown_asyncgens(self) -> None:
         """Close all asynchronous generators that are still open, in the order in which they began."""
+        if not self._dropped_asyncgens and not self._asyncgens:
+            return
         generators = dict(self._dropped_asyncgens)
         if self._asyncgens is not None:
             generators.update(self._asyncgens)

@@ -215,8 +215,8 @@ class RunIndex(Generic[T]):
         """
         few = self._candidates(query)
         if few is not None:
-            matching = (run for run in few if matches(run, query) and (before is None or _age(run) < before))
-            return heapq.nlargest(query.limit, matching, key=_age)
+            matching = [run for run in few if matches(run, query) and (before is None or _age(run) < before)]
+            return heapq.nlargest(query.limit, matching, key=_age) if len(matching) > 1 else matching[: query.limit]
         found: list[IndexedRun[T]] = []
         for run in self._newest_first(query, before):
             if len(found) >= query.limit:

@@ -214,8 +214,10 @@ class FileStore:
             session = self._opened()
             with session.lock:
                 runs = session.state.index.find(query, before=before)
-                newest = max((run.kept & PLACE_MASK for run in runs), default=0)
                 archives = session.state.archives if may_be_archived(query) else ()
+                if not runs and not archives:
+                    return []
+                newest = max((run.kept & PLACE_MASK for run in runs), default=0)
                 found = [session.recent.find(run.run_id, run.kept) for run in runs]
                 live = [(run.created_at, run.run_id, run.kept) for run in runs]
                 snapshot = Snapshot(

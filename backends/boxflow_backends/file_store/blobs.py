@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
-from boxflow.errors import StoreCorruptError
+from boxflow.errors import StoreClosedError, StoreCorruptError
 from boxflow.model import Blob
 from boxflow_backends.file_store.disk import Disk, read_whole, remove_if_there, write_file
+
+# Of so many runs is remembered that they were given a blob, maybe before they were created.
+_LATELY = 1000
 
 
 class Blobs:
@@ -19,12 +23,18 @@ class Blobs:
         self._folder = root / "blobs"
         # Two callers may put the same bytes at once, and both use the same unfinished name.
         self._writing = threading.Lock()
+        self._is_closed = False
+        self._given: dict[str, None] = {}
 
     def put(self, run_id: str, data: bytes) -> Blob:
         """Keep *data*; durable on return."""
         name = hashlib.sha256(data).hexdigest()
         folder = self._folder_of(run_id)
         with self._writing:
+            self._check_open()
+            self._given[run_id] = None
+            if len(self._given) > _LATELY:
+                del self._given[next(iter(self._given))]
             self._disk.make_directory(folder)
             self._disk.sync_directory(self._folder)
             if name in self._disk.list_directory(folder):
@@ -50,10 +60,14 @@ class Blobs:
             raise StoreCorruptError(f"blob {str(path)!r} of run {run_id!r} is damaged; restore it from a backup")
         return data
 
-    def remove(self, run_id: str) -> None:
-        """Remove all blobs of a run."""
+    def remove(self, run_id: str, *, unless: Callable[[str], bool]) -> None:
+        """Remove all blobs of a run, *unless* there is another of that id by now."""
         folder = self._folder_of(run_id)
         with self._writing:
+            self._check_open()
+            if unless(run_id):
+                return
+            self._given.pop(run_id, None)
             try:
                 names = self._disk.list_directory(folder)
             except FileNotFoundError:
@@ -61,6 +75,19 @@ class Blobs:
             for name in names:
                 remove_if_there(self._disk, folder / name)
             self._disk.remove_directory(folder)
+
+    def was_given_one(self, run_id: str) -> bool:
+        """Whether the run was given a blob lately: it may be about to be created."""
+        return run_id in self._given
+
+    def close(self) -> None:
+        """Wait for what is being written, and change nothing more: the directory will belong to somebody else."""
+        with self._writing:
+            self._is_closed = True
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise StoreClosedError(f"store {str(self._folder.parent)!r} was closed meanwhile; this changed nothing")
 
     def _folder_of(self, run_id: str) -> Path:
         # A hash, not a cleaned-up id: "a/b" and "a_b" must not share a directory.

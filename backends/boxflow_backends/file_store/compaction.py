@@ -39,7 +39,7 @@ from boxflow_backends.file_store.lines import (
     place,
 )
 from boxflow_backends.file_store.pace import Pace, StoppedError
-from boxflow_backends.file_store.recovery import checked_lines, numbers
+from boxflow_backends.file_store.recovery import checked_lines
 from boxflow_backends.file_store.touched import Touched
 
 # Segments are held in memory up to this; lines of later ones are read from their places.
@@ -120,6 +120,7 @@ class _SeenLine(msgspec.Struct):
     """What is looked at in every line of the segments."""
 
     op: str
+    epoch: int = 0
     run: str = ""
     record: _Created | None = None
     head: _Status | None = None
@@ -169,6 +170,8 @@ class Compaction:
         self._dropped: set[str] = set()
         self._items: dict[tuple[str, str], Item | None] = {}
         self._done = Compacted(upto=plan.upto)
+        #: That of the last segment, which an earlier opening may have written.
+        self._epoch = plan.epoch
         self._held_bytes = 0
 
     def run(self) -> Compacted | None:
@@ -207,7 +210,8 @@ class Compaction:
             if archive not in merged and emptied[archive.number] < archive.count and not self._is_forgotten(archive)
         ]
         if merged or ended:
-            number = max([0, *numbers(self._disk, self._root, Kind.ARCHIVE), *(a.number for a in plan.archives)]) + 1
+            # Never a number that another archive has had: who has looked up a place there may still come to read it.
+            number = max(plan.upto, *(archive.number + 1 for archive in plan.archives), 0)
             fresh = (self._finished(run_id, files) for _, run_id in sorted(ended))
             runs = merge(runs_of(self._disk, self._root, merged, gone, self._breathe), fresh, key=age)
             write_archive(
@@ -248,6 +252,8 @@ class Compaction:
 
     def _read_line(self, line: _SeenLine, where: int, files: Files, gone: set[tuple[int, str]]) -> None:
         match line.op:
+            case "log":
+                self._epoch = line.epoch
             case "create":
                 assert line.record is not None and line.head is not None, "a create line has a record and a head"
                 self._touched.create(line.run, where, line.head.status, line.record.created_at)
@@ -301,7 +307,7 @@ class Compaction:
         try:
             numbers_kept = tuple(archive.number for archive in done.archives)
             header = Line(
-                op="checkpoint", format=FORMAT, number=plan.upto, epoch=plan.epoch, after=after, archives=numbers_kept
+                op="checkpoint", format=FORMAT, number=plan.upto, epoch=self._epoch, after=after, archives=numbers_kept
             )
             checkpoint.add(encode(header))
             for _, raw in self._old_checkpoint():

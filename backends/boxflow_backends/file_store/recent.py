@@ -25,18 +25,18 @@ class Recent:
     def hold(self, record: RunRecord, head: Head, kept: int) -> None:
         """Remember a run, instead of the one that has been held for longest."""
         runs = self._runs
+        runs.pop(record.run_id, None)
         if len(bytes(record.payload)) + len(bytes(head.result)) > _BYTES:
             return
-        runs.pop(record.run_id, None)
         if len(runs) >= _RUNS:
             del runs[next(iter(runs))]
         runs[record.run_id] = (kept, record, head)
 
-    def changed(self, run_id: str, head: Head, kept: int) -> None:
-        """The run has a new head. One that is not held stays unknown: its record is on disk."""
+    def changed(self, run_id: str, before: int, head: Head, kept: int) -> None:
+        """The run, kept at *before*, has a new head. One that is not held stays unknown: its record is on disk."""
         held = self._runs.get(run_id)
         if held is not None:
-            if len(bytes(head.result)) > _BYTES:
+            if held[0] != before or len(bytes(head.result)) > _BYTES:
                 del self._runs[run_id]
             else:
                 self._runs[run_id] = (kept, held[1], head)

@@ -13,7 +13,9 @@ import attrs
 import msgspec
 
 from boxflow.errors import StoreClosedError, StoreCorruptError, StoreError, StoreFailedError
+from boxflow.model import Change
 from boxflow_backends.file_store.archive import Archive, find
+from boxflow_backends.file_store.archive_index import hash_of
 from boxflow_backends.file_store.blobs import Blobs
 from boxflow_backends.file_store.compaction import Compacted, Compaction, Plan
 from boxflow_backends.file_store.disk import Disk
@@ -71,6 +73,8 @@ class Session:
         self._closing = False
         self._closed = False
         self._compacting = threading.Lock()
+        #: Archives whose time is over, until no checkpoint has them any more: after a crash they are there again.
+        self._forgetting: list[Archive] = []
         self._compactor: threading.Thread | None = None
         self._abandon = self._open()
 
@@ -82,8 +86,7 @@ class Session:
             found = recover(self.disk, self.root)
             repair(self.disk, self.root, found)
             for run_id in found.deleted:
-                if run_id not in found.state.index.runs:
-                    self.blobs.remove(run_id)
+                self.blobs.remove(run_id, unless=found.state.index.runs.__contains__)
             self.state: State = found.state
             self.log = self._begin_log(found)
         except BaseException:
@@ -144,12 +147,15 @@ class Session:
                 self._compactor.join()
             if self._failure is None and self._is_worth_it(_LITTLE_BYTES):
                 self._compact_to(is_last=True)
-            with self.lock:
-                if self._failure is None:
-                    self.log.close()
         finally:
-            self.log.writer.stop()
-            self._abandon()
+            # Whoever else compacts ends soon; until then the directory is ours.
+            with self._compacting:
+                with self.lock:
+                    if self._failure is None:
+                        self.log.close()
+                self.log.writer.stop()
+                self.blobs.close()
+                self._abandon()
         if not had_failed:
             self._check_failure()
 
@@ -157,13 +163,14 @@ class Session:
 
     def compact(self) -> None:
         """Compact everything written so far. Blocks."""
-        with self.lock:
-            self.check_open()
         self._compact_to(is_last=False)
 
     def _compact_to(self, *, is_last: bool) -> None:
         with self.lock:
-            self._check_failure()
+            if is_last:
+                self._check_failure()
+            else:
+                self.check_open()
             upto = self.log.number
             self.log.roll()
         self.log.writer.wait()
@@ -214,6 +221,8 @@ class Session:
         else:
             pace = Pace(backlog=self._backlog, stopped=lambda: self._closing)
         with self._compacting:
+            if self._closing and not is_last:
+                return False
             try:
                 with self.lock:
                     plan = self._plan(is_last=is_last)
@@ -275,6 +284,7 @@ class Session:
                 return False
             before = self.state.archives
             self.state.archives = tuple(other for other in before if other is not archive)
+            self._forgetting.append(archive)
         try:
             remaining = iter(run_ids)
             while portion := list(islice(remaining, _SWITCHED_AT_ONCE)):
@@ -283,6 +293,7 @@ class Session:
             # It is dropped another time, with what still belongs to its runs.
             with self.lock:
                 self.state.archives = before
+                self._forgetting.remove(archive)
             raise
         return True
 
@@ -298,8 +309,36 @@ class Session:
             if changes:
                 state.items.apply(changes)
                 self.log.add_unawaited(encode(Line(op="change", epoch=self.log.epoch, changes=as_lines(changes))))
+            for run_id in dropped:
+                self.past_tokens.pop(run_id, None)
         for run_id in dropped:
-            self.blobs.remove(run_id)
+            self.blobs.remove(run_id, unless=lambda run_id: self.is_live(run_id) or self.blobs.was_given_one(run_id))
+
+    def is_live(self, run_id: str) -> bool:
+        """Whether there is a run of that id in memory."""
+        return run_id in self.state.index.runs
+
+    def is_being_forgotten(self, run_id: str) -> bool:
+        """Whether an archive that is being dropped may have the run. Called under the lock."""
+        if not self._forgetting:
+            return False
+        run_hash = hash_of(run_id)
+        return any(archive.index.rows_with(run_hash) for archive in self._forgetting)
+
+    def delete_forgotten(self, run_id: str) -> None:
+        """Where only memory knows that the run is gone, write it down: there will be another. Called under the lock."""
+        if self.is_being_forgotten(run_id):
+            items = self.state.items.of_run(run_id)
+            log = self.log
+            line = Line(op="delete", epoch=log.epoch, synced=log.synced_bytes(), run=run_id, changes=as_lines(items))
+            log.add_unawaited(encode(line))
+            self.deleted(run_id, items)
+
+    def deleted(self, run_id: str, items: Sequence[Change]) -> None:
+        """A line that says so has been written: the run is gone, with its *items*. Called under the lock."""
+        self.state.items.apply(items)
+        self.past_tokens.pop(run_id, None)
+        self.state.gone.update((archive.number, run_id) for archive in self._forgetting)
 
     def _switch(self, done: Compacted) -> None:
         """Look for runs where they are now. Old and new places are both good until the old files are removed."""
@@ -345,6 +384,7 @@ class Session:
             state.revived[run_id] = done.merged[number]
         state.gone = gone
         state.archives = done.archives
+        self._forgetting.clear()
         state.covered = done.upto
         state.checkpoint_bytes = done.checkpoint_bytes
         for number in [number for number in self.log.sealed if number <= done.upto]:
@@ -374,6 +414,7 @@ class Session:
         self.state.revived.pop(run_id, None)
 
     def _remember_token(self, run_id: str, token: int) -> None:
+        self.past_tokens.pop(run_id, None)
         if not token:
             return
         self.past_tokens[run_id] = token

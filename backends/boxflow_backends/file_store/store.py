@@ -150,6 +150,7 @@ class FileStore:
                         head=head,
                         changes=as_lines(changes),
                     )
+                    session.delete_forgotten(record.run_id)
                     where, waiter = session.log.add(encode(line), asyncio.get_running_loop())
                     state.index.add(record, head, both(where, where))
                     session.recent.hold(record, head, both(where, where))
@@ -252,7 +253,7 @@ class FileStore:
             is_absent = not await self._bring_back(session, run_id)
         if waiter is not None:
             await waiter
-        await self._change_in_thread(session, lambda: session.blobs.remove(run_id))
+        await self._change_in_thread(session, lambda: session.blobs.remove(run_id, unless=session.is_live))
 
     async def change_items(self, changes: Sequence[Change]) -> None:
         session = self._changeable()
@@ -452,8 +453,8 @@ def _append(
         changes=as_lines(changes) if changes else (),
     )
     where, waiter = log.add(encode(line), asyncio.get_running_loop())
-    run.kept = both(first, where)
-    session.recent.changed(run.run_id, head, run.kept)
+    before, run.kept = run.kept, both(first, where)
+    session.recent.changed(run.run_id, before, head, run.kept)
     session.state.index.update(run, head)
     if changes:
         session.state.items.apply(changes)
@@ -463,11 +464,11 @@ def _append(
 def _delete(session: Session, run_id: str, run: IndexedRun[int] | None) -> Waiter | None:
     state, log = session.state, session.log
     items = state.items.of_run(run_id)
-    if run is None and not items:
+    if run is None and not items and not session.is_being_forgotten(run_id):
         return None
     line = Line(op="delete", epoch=log.epoch, synced=log.synced_bytes(), run=run_id, changes=as_lines(items))
     _, waiter = log.add(encode(line), asyncio.get_running_loop())
-    state.items.apply(items)
+    session.deleted(run_id, items)
     if run is not None:
         state.remove(run)
     return waiter

@@ -77,6 +77,9 @@ async def test_few_runs_are_held_and_no_large_ones() -> None:
 
     held.hold(record("large", b'"' + b"x" * 100_000 + b'"'), Head(updated_at=1.0), 1)
     assert held.find("large", 1) is None
-    held.changed("r2999", Head(status=RunStatus.COMPLETED, result=Value(b"1" * 100_000), updated_at=1.0), 5000)
+    held.changed("r2999", 2999, Head(status=RunStatus.COMPLETED, result=Value(b"1" * 100_000), updated_at=1.0), 5000)
     assert held.find("r2999", 5000) is None
     assert held.find("r2999", 2999) is None
+
+    held.changed("r2998", 2997, Head(updated_at=2.0), 5000)
+    assert held.find("r2998", 5000) is None, "what was held belongs to another of its id"

@@ -342,9 +342,13 @@ class Session:
 
     def _switch(self, done: Compacted) -> None:
         """Look for runs where they are now. Old and new places are both good until the old files are removed."""
-        places = dict(done.archived.part(0, len(done.archived)))
+        for begin in range(0, len(done.archived), _SWITCHED_AT_ONCE):
+            with self.lock:
+                for run_id, where in done.archived.part(begin, begin + _SWITCHED_AT_ONCE):
+                    self._expect_archived(run_id, where, done.upto)
+            time.sleep(0.0002)
         with self.lock:
-            moved = self._switch_archives(done, places)
+            moved = self._switch_archives(done)
         for run_id, archive in moved:
             with Files(self.disk, self.root) as files:
                 found = find((archive,), set(), files, run_id)
@@ -361,8 +365,20 @@ class Session:
                     self._switch_carried(run_id, where, done.upto)
             time.sleep(0.0002)
 
-    def _switch_archives(self, done: Compacted, places: dict[str, int]) -> list[tuple[str, Archive]]:
-        """The new archives count from now on. What is live in them too counts as revived until it leaves.
+    def _expect_archived(self, run_id: str, where: int, upto: int) -> None:
+        """The run is in an archive that is about to count: until it leaves memory, it is as one that came back."""
+        state = self.state
+        run = state.index.runs.get(run_id)
+        if run is None or is_in_log_after(first_of(run), upto):
+            state.gone.add((number_of(where), run_id))
+            return
+        before = state.revived.get(run_id)
+        if before is not None:
+            state.gone.add((before, run_id))
+        state.revived[run_id] = number_of(where)
+
+    def _switch_archives(self, done: Compacted) -> list[tuple[str, Archive]]:
+        """The new archives count from now on.
 
         Returns what came back to life from an archive while that was merged, and which archive has it now.
         """
@@ -373,12 +389,6 @@ class Session:
             # What was deleted meanwhile is in the merged archive all the same.
             if archive in done.merged:
                 gone.add((done.merged[archive], run_id))
-        for run_id, where in places.items():
-            run = state.index.runs.get(run_id)
-            if run is None or is_in_log_after(first_of(run), done.upto):
-                gone.add((number_of(where), run_id))
-            else:
-                state.revived[run_id] = number_of(where)
         moved = [(run_id, number) for run_id, number in state.revived.items() if number in done.merged]
         for run_id, number in moved:
             state.revived[run_id] = done.merged[number]

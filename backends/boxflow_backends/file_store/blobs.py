@@ -11,9 +11,6 @@ from boxflow.errors import StoreClosedError, StoreCorruptError
 from boxflow.model import Blob
 from boxflow_backends.file_store.disk import Disk, read_whole, remove_if_there, write_file
 
-# Of so many runs is remembered that they were given a blob, maybe before they were created.
-_LATELY = 1000
-
 
 class Blobs:
     """The blobs under one directory. Every call blocks."""
@@ -24,7 +21,7 @@ class Blobs:
         # Two callers may put the same bytes at once, and both use the same unfinished name.
         self._writing = threading.Lock()
         self._is_closed = False
-        self._given: dict[str, None] = {}
+        self._given: set[str] = set()
 
     def put(self, run_id: str, data: bytes) -> Blob:
         """Keep *data*; durable on return."""
@@ -32,9 +29,7 @@ class Blobs:
         folder = self._folder_of(run_id)
         with self._writing:
             self._check_open()
-            self._given[run_id] = None
-            if len(self._given) > _LATELY:
-                del self._given[next(iter(self._given))]
+            self._given.add(run_id)
             self._disk.make_directory(folder)
             self._disk.sync_directory(self._folder)
             if name in self._disk.list_directory(folder):
@@ -67,7 +62,6 @@ class Blobs:
             self._check_open()
             if unless(run_id):
                 return
-            self._given.pop(run_id, None)
             try:
                 names = self._disk.list_directory(folder)
             except FileNotFoundError:
@@ -76,8 +70,13 @@ class Blobs:
                 remove_if_there(self._disk, folder / name)
             self._disk.remove_directory(folder)
 
+    def watch(self) -> None:
+        """Take note of the runs that are given a blob from here on."""
+        with self._writing:
+            self._given.clear()
+
     def was_given_one(self, run_id: str) -> bool:
-        """Whether the run was given a blob lately: it may be about to be created."""
+        """Whether the run was given a blob since `watch`: it may be about to be created."""
         return run_id in self._given
 
     def close(self) -> None:

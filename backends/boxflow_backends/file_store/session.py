@@ -223,6 +223,7 @@ class Session:
         with self._compacting:
             if self._closing and not is_last:
                 return False
+            self.blobs.watch()
             try:
                 with self.lock:
                     plan = self._plan(is_last=is_last)

@@ -25,7 +25,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     :param operations: how many operations the measures are about
     :param values: measures by name; the unit is last in the name: `per_s`, `cpu_us`, `p50_ms`, `rss_bytes`
-    :param error: why there are none; only of peers, which may be missing here
+    :param error: why there are none: a peer is missing here, or the process failed
     """
 
     operations: int

@@ -65,7 +65,7 @@ def _shown(subject: Subject, sample: Sample) -> str:
 
 
 def one(program: str, subject: str, operations: int, directory: Path) -> Sample:
-    """One sample, by a process of its own, in an empty directory that is removed."""
+    """One sample, by a process of its own, in an empty directory that is removed; one with an `error` if that fails."""
     scratch = Path(mkdtemp(prefix=f"{program}-", dir=directory))
     paths = [str(ROOT), str(ROOT / "backends"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
@@ -84,6 +84,9 @@ def one(program: str, subject: str, operations: int, directory: Path) -> Sample:
             timeout=SAMPLE_TIMEOUT_S,
             check=True,
         )
+    except subprocess.CalledProcessError as error:
+        # What it said is on the terminal; what others have measured meanwhile is not lost with it.
+        return Sample(operations=0, values={}, error=f"its process ended with {error.returncode}")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if hasattr(os, "sync"):

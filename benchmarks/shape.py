@@ -105,6 +105,8 @@ def main(path: Path, directory: Path, say: Callable[[str], None]) -> int:
         for name in names:
             program, _, subject = name.partition(".")
             samples[name] = rounds.one(program, subject, operations(committed, name), directory)
+            if samples[name].error:
+                raise RuntimeError(f"{name} could not be measured: {samples[name].error}")
         now = {name: sample.values for name, sample in samples.items()}
         verdicts = [judge(case, medians(committed), now) for case in open_cases]
         for verdict in verdicts:

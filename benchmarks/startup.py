@@ -3,12 +3,11 @@
 Each operation is a Python process. `process_ms` is its whole life as its parent sees it (the median of all);
 `inside_ms` is what it measured itself around its import, or nothing. The floors are a process that does nothing and
 one that imports asyncio alone. "Cold" is the process, not the disk: the files are in the page cache, the byte code is
-compiled, by a process before the first that counts.
+compiled.
 """
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -50,14 +49,11 @@ asyncio.run(main())
 
 def measure(program: str, operations: int, directory: Path) -> Sample:
     process, inside = list[float](), list[float]()
-    # With it, whatever was edited since it was compiled last would be compiled by every process again.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
     def once(number: int) -> None:
         code = program.replace("STORE", str(directory / f"store-{number}"))
         begun = time.perf_counter()
-        command = [sys.executable, "-c", code]
-        answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, env=environment)
+        answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
         process.append((time.perf_counter() - begun) * 1e3)
         inside.append(float(answer.stdout or 0))
 

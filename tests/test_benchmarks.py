@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import plots, readme, report, shape
+from benchmarks import plots, readme, report, rounds, shape
 from benchmarks.model import Sample
 from benchmarks.peers.installing import PACKAGES
 from benchmarks.peers.programs import NAMES as PEER_NAMES
@@ -234,3 +234,9 @@ def test_the_shape_is_lost_when_a_ratio_has_halved_in_rate_and_in_processor_time
 @pytest.mark.slow
 def test_boxflow_has_kept_the_shape_of_the_newest_committed_result(tmp_path: Path) -> None:
     run("--shape", "--directory", str(tmp_path))
+
+
+def test_a_sample_whose_process_fails_says_so_and_takes_no_other_with_it(tmp_path: Path) -> None:
+    sample = rounds.one("steps", "no such subject", 1, tmp_path)
+    assert sample.error == "its process ended with 1" and sample.values == {}
+    assert list(tmp_path.glob("steps-*")) == []

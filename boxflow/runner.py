@@ -477,9 +477,8 @@ class Runner:
             call = following
             self._belongs_to(task, call)
             if number % STEPS_AT_ONCE == 0:
-                await asyncio.sleep(
-                    0
-                )  # Where neither step nor store waits for anything, others would never have a turn.
+                # Where neither step nor store waits for anything, others would never have a turn.
+                await asyncio.sleep(0)
 
     async def _run_step(self, call: StepCall) -> bool:
         """One attempt of a step; False when nothing has arrived for the run."""

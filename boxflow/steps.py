@@ -97,7 +97,7 @@ async def attempt(
     retry = call.retry or default_retry
     try:
         if call.timeout_s is None:
-            value = await (fn(*call.args) if is_async(fn) else _call(fn, call.args, limiter))
+            value = await _call(fn, call.args, limiter)
         else:
             deadline = asyncio.timeout(call.timeout_s)
             try:
@@ -132,9 +132,11 @@ async def attempt(
         current_step.reset(token)
 
 
-async def _call(fn: Callable[..., Any], args: tuple[Any, ...], limiter: anyio.CapacityLimiter) -> Any:
-    if is_async(fn):
-        return await cast(Awaitable[Any], fn(*args))
+def _call(fn: Callable[..., Any], args: tuple[Any, ...], limiter: anyio.CapacityLimiter) -> Awaitable[Any]:
+    return cast(Awaitable[Any], fn(*args)) if is_async(fn) else _call_in_thread(fn, args, limiter)
+
+
+async def _call_in_thread(fn: Callable[..., Any], args: tuple[Any, ...], limiter: anyio.CapacityLimiter) -> Any:
     value, error = await anyio.to_thread.run_sync(_attempted, fn, args, abandon_on_cancel=True, limiter=limiter)
     if error is not None:
         raise error

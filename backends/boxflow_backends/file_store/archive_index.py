@@ -26,8 +26,9 @@ _HEADER_CRC = struct.Struct("<I")
 _MAGIC = b"boxflow\x02"
 # created_at, archived_at, offset, status
 _ROW = struct.Struct("<ddQQ")
-_STATUSES = tuple(RunStatus)
-_STATUS_CODES = {status: code for code, status in enumerate(_STATUSES)}
+# A status in one byte, and back.
+STATUSES = tuple(RunStatus)
+STATUS_CODES = {status: code for code, status in enumerate(STATUSES)}
 # 16 KiB: checking one takes microseconds, and a million runs have 11 KB of checksums.
 _BLOCK_BITS = 14
 _BLOCK = 1 << _BLOCK_BITS
@@ -84,7 +85,7 @@ class ArchiveIndex:
         begin = 12 * self.count + position * _ROW.size
         self._check(begin, begin + _ROW.size)
         created_at, archived_at, offset, status = _ROW.unpack_from(self._body, begin)
-        return Row(created_at, archived_at, place(Kind.ARCHIVE, self._number, offset), _STATUSES[status])
+        return Row(created_at, archived_at, place(Kind.ARCHIVE, self._number, offset), STATUSES[status])
 
     def rows_with(self, run_hash: int) -> list[Row]:
         """Runs whose id has that hash: hardly ever more than one, and the id must still be compared."""
@@ -144,7 +145,7 @@ class IndexWriter:
     def add(self, run_id: str, row: Row) -> None:
         """One more run; they come oldest first."""
         self._hashes.append(hash_of(run_id))
-        offset, status = offset_of(row.where), _STATUS_CODES[row.status]
+        offset, status = offset_of(row.where), STATUS_CODES[row.status]
         self._rows += _ROW.pack(row.created_at, row.archived_at, offset, status)
         self._newest = max(self._newest, row.archived_at)
 

@@ -10,7 +10,7 @@ import msgspec
 
 from boxflow_backends.file_store.archive import Archive, Finished
 from boxflow_backends.file_store.disk import Disk
-from boxflow_backends.file_store.lines import ENDING, Kind, checked, damaged, file_path, lines_of
+from boxflow_backends.file_store.lines import ENDING, Kind, checked_lines_of, file_path
 
 # As many of about one size are merged into one.
 _MERGE_COUNT = 8
@@ -61,12 +61,7 @@ def _runs_of(
 
 def _lines_of(disk: Disk, root: Path, archive: Archive, breathe: Callable[[], None]) -> Iterator[tuple[str, bytes]]:
     path = file_path(root, Kind.ARCHIVE, archive.number)
-    crc = 0
-    for offset, raw, whole in lines_of(disk, path):
-        after = checked(raw, crc) if whole else None
-        if after is None:
-            raise damaged(path, offset, "the checksum is wrong")
-        crc = after
+    for offset, raw, _ in checked_lines_of(disk, path):
         breathe()
         if offset:
             yield _decode_run(raw).run, raw

@@ -30,11 +30,9 @@ from boxflow_backends.file_store.lines import (
     Line,
     as_changes,
     as_lines,
-    checked,
-    damaged,
+    checked_lines_of,
     encode,
     file_path,
-    lines_of,
     number_of,
     place,
 )
@@ -241,10 +239,7 @@ class Compaction:
             self._held_bytes += self._disk.size(path)
             if self._held_bytes <= _HELD_BYTES:
                 files.hold(number)
-            for offset, raw, whole in lines_of(self._disk, path):
-                after = checked(raw, crc) if whole else None
-                if after is None:
-                    raise damaged(path, offset, "the checksum is wrong")
+            for offset, raw, after in checked_lines_of(self._disk, path, crc):
                 crc = after
                 self._read_line(_decode_seen(raw), place(Kind.LOG, number, offset), files, gone)
                 self._breathe()
@@ -358,12 +353,7 @@ class Compaction:
         if not number:
             return
         path = file_path(self._root, Kind.CHECKPOINT, number)
-        crc = 0
-        for offset, raw, whole in lines_of(self._disk, path):
-            after = checked(raw, crc) if whole else None
-            if after is None:
-                raise damaged(path, offset, "the checksum is wrong")
-            crc = after
+        for offset, raw, _ in checked_lines_of(self._disk, path):
             yield place(Kind.CHECKPOINT, number, offset), raw
             self._breathe()
 

@@ -183,6 +183,20 @@ def lines_of(disk: Disk, path: Path, offset: int = 0) -> Iterator[tuple[int, byt
         disk.close(file)
 
 
+def checked_lines_of(disk: Disk, path: Path, crc: int = 0) -> Iterator[tuple[int, bytes, int]]:
+    """The lines of a file that is whole: where each begins, its bytes without the newline, and the checksum after it.
+
+    :param crc: what the first one continues
+    :raises StoreCorruptError: a line is not what was written
+    """
+    for offset, raw, whole in lines_of(disk, path):
+        after = checked(raw, crc) if whole else None
+        if after is None:
+            raise damaged(path, offset, "the checksum is wrong")
+        crc = after
+        yield offset, raw, crc
+
+
 class Files:
     """Reads single lines by their place. Opens each file once; for use within one call, by one thread."""
 

@@ -13,7 +13,6 @@ import attrs
 import msgspec
 
 from boxflow.errors import StoreClosedError, StoreCorruptError, StoreError, StoreFailedError
-from boxflow.model import Change
 from boxflow_backends.file_store.archive import Archive, find
 from boxflow_backends.file_store.archive_index import hash_of
 from boxflow_backends.file_store.blobs import Blobs
@@ -326,20 +325,16 @@ class Session:
         run_hash = hash_of(run_id)
         return any(archive.index.rows_with(run_hash) for archive in self._forgetting)
 
-    def delete_forgotten(self, run_id: str) -> None:
-        """Where only memory knows that the run is gone, write it down: there will be another. Called under the lock."""
-        if self.is_being_forgotten(run_id):
-            items = self.state.items.of_run(run_id)
-            log = self.log
-            line = Line(op="delete", epoch=log.epoch, synced=log.synced_bytes(), run=run_id, changes=as_lines(items))
-            log.add_unawaited(encode(line))
-            self.deleted(run_id, items)
-
-    def deleted(self, run_id: str, items: Sequence[Change]) -> None:
-        """A line that says so has been written: the run is gone, with its *items*. Called under the lock."""
+    def deletion(self, run_id: str) -> bytes:
+        """The line to write that says so: the run is gone, with its items. Called under the lock."""
+        items = self.state.items.of_run(run_id)
         self.state.items.apply(items)
         self.past_tokens.pop(run_id, None)
         self.state.gone.update((archive.number, run_id) for archive in self._forgetting)
+        log = self.log
+        return encode(
+            Line(op="delete", epoch=log.epoch, synced=log.synced_bytes(), run=run_id, changes=as_lines(items))
+        )
 
     def _switch(self, done: Compacted) -> None:
         """Look for runs where they are now. Old and new places are both good until the old files are removed."""

@@ -150,7 +150,9 @@ class FileStore:
                         head=head,
                         changes=as_lines(changes),
                     )
-                    session.delete_forgotten(record.run_id)
+                    if session.is_being_forgotten(record.run_id):
+                        # Only memory knows yet that the one of that id before is gone.
+                        session.log.add_unawaited(session.deletion(record.run_id))
                     where, waiter = session.log.add(encode(line), asyncio.get_running_loop())
                     state.index.add(record, head, both(where, where))
                     session.recent.hold(record, head, both(where, where))
@@ -462,15 +464,11 @@ def _append(
 
 
 def _delete(session: Session, run_id: str, run: IndexedRun[int] | None) -> Waiter | None:
-    state, log = session.state, session.log
-    items = state.items.of_run(run_id)
-    if run is None and not items and not session.is_being_forgotten(run_id):
+    if run is None and not session.state.items.of_run(run_id) and not session.is_being_forgotten(run_id):
         return None
-    line = Line(op="delete", epoch=log.epoch, synced=log.synced_bytes(), run=run_id, changes=as_lines(items))
-    _, waiter = log.add(encode(line), asyncio.get_running_loop())
-    session.deleted(run_id, items)
+    _, waiter = session.log.add(session.deletion(run_id), asyncio.get_running_loop())
     if run is not None:
-        state.remove(run)
+        session.state.remove(run)
     return waiter
 
 

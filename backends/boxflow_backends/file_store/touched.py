@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from math import isnan, nan
 
 from boxflow.model import RunStatus
+from boxflow_backends.file_store.archive_index import STATUS_CODES, STATUSES
 
 _NONE = -1
-_STATUSES = tuple(RunStatus)
-_CODES = {status: code for code, status in enumerate(_STATUSES)}
 
 
 class Touched:
@@ -53,7 +52,7 @@ class Touched:
             row = self._new_row(run_id, nan)
         self._before.append(self._newest[row])
         self._newest[row] = len(self._places)
-        self._statuses[row] = _CODES[status]
+        self._statuses[row] = STATUS_CODES[status]
         self._places.append(where)
 
     def drop(self, run_id: str) -> None:
@@ -71,7 +70,7 @@ class Touched:
 
     def status(self, run_id: str) -> RunStatus:
         """What the run's newest line says."""
-        return _STATUSES[self._statuses[self._rows[run_id]]]
+        return STATUSES[self._statuses[self._rows[run_id]]]
 
     def created_at(self, run_id: str) -> float | None:
         """When the run was created; None where it was before the segments."""
